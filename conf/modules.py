@@ -1,0 +1,45 @@
+"""The explicit, ordered list of the files that hold directives.
+
+The order is the order of phases and filters where two modules share one, so it is written down here
+and not discovered; a unit test checks that no file with directives is missing.
+"""
+
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+
+from headgate.conf.directive import Command, Conf, Ctx
+from headgate.conf.template import Variable
+
+MODULES = [
+    "headgate.conf.core",
+    "headgate.worker.http.directives",
+]
+
+
+@dataclass(slots=True)
+class Registry:
+    """All commands by name, and the configuration classes by level, in module order."""
+
+    commands: dict[str, list[Command]] = field(default_factory=dict)
+    confs: dict[Ctx, list[type[Conf]]] = field(default_factory=dict)
+    variables: list[Variable] = field(default_factory=list)
+    prefixes: dict[str, object] = field(default_factory=dict)
+
+
+@cache
+def registry() -> Registry:
+    """Import the modules and collect what they declare at their top level."""
+    out = Registry()
+    for name in MODULES:
+        module = import_module(name)
+        for value in vars(module).values():
+            if isinstance(value, Command):
+                out.commands.setdefault(value.name, []).append(value)
+            elif isinstance(value, type) and issubclass(value, Conf) and value.__module__ == name:
+                out.confs.setdefault(value.level, []).append(value)
+                for command in value.commands():
+                    out.commands.setdefault(command.name, []).append(command)
+        out.variables.extend(getattr(module, "VARIABLES", ()))
+        out.prefixes.update(getattr(module, "PREFIXES", {}))
+    return out

@@ -1,0 +1,1 @@
+"""The tests of headgate: harness.py and backends.py are their tools, the folders their kinds."""
