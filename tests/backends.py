@@ -17,11 +17,11 @@ A handler gets a Request and returns what goes on the wire:
                          wait for an event (`gate.wait(10)`), which is how "slow" is tested without sleeping
 With `connection=`, a callable gets each accepted socket instead and speaks any protocol that it likes.
 
-Other tools: Backend(host="::1"), Backend(unix=path); `Backend.stop()` and `.start()` on the same address (a backend that
-goes and comes back); `refused_port()` is an address that refuses every connection while it is open.
+Other tools: Backend(host="::1"), Backend(unix=path); `Backend.stop()` and `.start()` on the same address (a backend
+that goes and comes back); `refused_port()` is a port that refuses every connection while it is open.
 
-Rules: every request is kept in `requests`, in order of arrival and as it was on the wire; a broken request raises in the
-connection's thread, lands in `errors`, and the fixture fails the test. A proxy that goes away early is no error.
+Rules: every request is kept in `requests`, in order of arrival and as it was on the wire; a broken request raises in
+the connection's thread, lands in `errors`, and the fixture fails the test. A proxy that goes away early is no error.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ REASONS |= {500: "Internal Server Error", 502: "Bad Gateway", 503: "Service Unav
 
 @dataclass
 class Request:
-    """One request as the backend received it; `number` counts the backend's requests, `nth` the connection's, from 1."""
+    """One request as received; `number` counts the backend's requests, `nth` the connection's (from 1)."""
 
     method: str
     target: str
@@ -166,7 +166,8 @@ class Backend:
             listener = socket.create_server((self.host, self.port), family=family, backlog=1024)
             self.port = listener.getsockname()[1]
         self._listener = listener
-        self._spawn(self._accept, listener)
+        self._acceptor = threading.Thread(target=self._accept, args=(listener,), daemon=True)
+        self._acceptor.start()
 
     def stop(self) -> None:
         """Closes the listener and every connection, and waits for the threads."""
@@ -176,6 +177,7 @@ class Backend:
             with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
+            self._acceptor.join(TIMEOUT)
             if self.unix:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self.unix)
@@ -214,11 +216,6 @@ class Backend:
                 counts = f"{len(self.requests)} requests, {self.connections} connections, {self.closed} closed"
                 raise AssertionError(f"{self.address}: not within {timeout} s: {what} ({counts})")
 
-    def _spawn(self, target: Callable[[socket.socket], None], sock: socket.socket) -> None:
-        thread = threading.Thread(target=target, args=(sock,), daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
     def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
@@ -231,15 +228,16 @@ class Backend:
                 self._sockets.add(accepted)
                 self.connections += 1
                 self._changed.notify_all()
-            self._threads = [thread for thread in self._threads if thread.is_alive()]
-            self._spawn(self._serve, accepted)
+            thread = threading.Thread(target=self._serve, args=(accepted, self.connections), daemon=True)
+            self._threads = [*(each for each in self._threads if each.is_alive()), thread]
+            thread.start()
 
-    def _serve(self, sock: socket.socket) -> None:
+    def _serve(self, sock: socket.socket, number: int) -> None:
         try:
             if self.connection is not None:
                 self.connection(sock)
             else:
-                self._requests(sock, self.connections)
+                self._requests(sock, number)
         except (ConnectionError, TimeoutError):
             pass
         except BaseException as error:

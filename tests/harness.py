@@ -20,9 +20,9 @@ r"""Starts a real headgate, or nginx with the very same configuration, for a tes
 Rules: %%PORT_0%% to %%PORT_9%% become ports that are free on IPv4 and IPv6 and held until the start; %%DIR%% is the
 prefix (no slash at the end). `defaults` adds, without moving a line, what tests rarely care about: an events
 block, temp paths, access_log logs/access.log (logs/default.log when the text has an access_log of its own) and
-`user root` for root; `-g` sets daemon, pid and error_log logs/error.log (level `level`). At the end of a test its fixture stops each
-server with QUIT and fails the test when the error log holds a line of level error or above that no `allow` expects,
-when stderr holds a traceback, or when a process is left. Every wait is for an event, and bounded.
+`user root` for root; `-g` sets daemon, pid and error_log logs/error.log (level `level`). At the end of a test its
+fixture stops each server with QUIT and fails the test when the error log holds a line of level error or above that no
+`allow` expects, when stderr holds a traceback, or when a process is left. Every wait is for an event, and bounded.
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ class Server:
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         return [pid for pid in map(int, children) if not _is_zombie(pid)]
 
-    def signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         """Sends `number` to the master."""
         os.kill(self.pid, number)
 
@@ -231,7 +231,7 @@ class Server:
             self.configure(conf)
         before, leaving = set(self.workers()), r"gracefully shutting down"
         told = len(self.matching(leaving)) + len(before)
-        self.signal(signal.SIGHUP)
+        self.send_signal(signal.SIGHUP)
         until(lambda: set(self.workers()) - before, lambda: f"new workers after a reload:\n{self.tail()}", timeout)
         until(
             lambda: not before & set(self.workers()) or len(self.matching(leaving)) >= told,
@@ -243,7 +243,7 @@ class Server:
         """Closes this server's clients, sends `how`, waits for the end, returns the exit code."""
         self.close_clients()
         if self.running():
-            self.signal(how)
+            self.send_signal(how)
             self.wait(timeout)
         assert self.process is not None, "not started"
         return int(self.process.returncode)
