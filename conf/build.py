@@ -15,6 +15,7 @@ from headgate.conf.errors import ConfError
 from headgate.conf.modules import Registry, registry
 from headgate.conf.parser import Statement, parse_file, parse_text
 from headgate.conf.template import Template, Variables
+from headgate.masterd.logfile import LogFiles
 
 if TYPE_CHECKING:
     from headgate.conf.core import CoreConf, EventsConf
@@ -30,6 +31,8 @@ class Config:
     prefix: str
     files: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    logs: LogFiles = field(default_factory=LogFiles)  # opened by the cycle, before workers are forked
+    paths: list[str] = field(default_factory=list)  # directories the cycle makes, owned by the workers' user
     main: "CoreConf" = None  # type: ignore[assignment]  # set before load() returns
     events: "EventsConf" = None  # type: ignore[assignment]
     http: Any = None
