@@ -10,6 +10,7 @@ import enum
 import os
 import stat
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -160,6 +161,13 @@ class ErrorLog:
             shown = shown or file.fd == STDERR
         if ErrorLog.console and level <= Level.WARN and not shown:
             say(f"[{_NAMES[level]}] {text}")
+
+    def emit_error(self, level: int, message: str, error: BaseException, connection: int = 0) -> None:
+        """`emit`, then the traceback of `error`, each line of it on its own."""
+        self.emit(level, message, connection)
+        for block in traceback.format_exception(error):
+            for line in block.splitlines():
+                self.emit(level, line, connection)
 
     def first_file(self) -> LogFile | None:
         """The file that takes most, for what writes to standard error by itself."""

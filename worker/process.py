@@ -1,0 +1,242 @@
+"""A worker's life after the fork: privileges, limits, signals, the event loop, and how it ends.
+
+Signals: QUIT finishes what is in flight and closes idle connections at once; RETIRE does the same but
+leaves idle clients `worker_idle_grace` for one more request; TERM and INT end at once; USR1 reopens the
+logs. A worker whose master dies retires, so that a new master can bind.
+"""
+
+import asyncio
+import ctypes
+import gc
+import os
+import resource
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import uvloop
+from headgate.masterd import signals
+from headgate.masterd.cycle import Cycle
+from headgate.masterd.logfile import Level, failed
+from headgate.masterd.workers import FATAL
+from headgate.masterd.workers import Worker as Child
+from headgate.worker.http import server as http_server
+from headgate.worker.http.listen import Listen
+
+DRAIN_TICK = 0.01  # seconds between looks whether the last request is done, once the worker leaves
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NAME = 1, 4, 15
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class FatalError(Exception):
+    """A worker cannot start, nor could another."""
+
+
+def run(child: Child, pipe: int) -> NoReturn:
+    """In the child of a fork: be a worker; a byte in `pipe` tells the master that it serves."""
+    code, log = 1, child.cycle.log
+    master = os.getppid()
+    try:
+        worker = Worker(child.cycle, child.index, child.slot)
+        worker.become(master)
+        worker.serve(lambda: os.write(pipe, b"1"))
+        code = 0
+    except FatalError as error:
+        log.emit(Level.EMERG, str(error))
+        code = FATAL
+    except BaseException as error:
+        log.emit_error(Level.ALERT, "worker process failed", error)
+    finally:
+        # not sys.exit(): what the master had on its stack is none of ours
+        child.cycle.config.logs.close()
+        os._exit(code)
+
+
+def run_single(cycle: Cycle) -> Cycle:
+    """`master_process off`: serve in this process until told to stop; returns the cycle then in force."""
+    worker = Worker(cycle, 0, 0, single=True)
+    _set_environment(cycle)
+    worker.serve(lambda: None)
+    return worker.cycle
+
+
+class Worker:
+    """This process. `index` counts the workers of a cycle, `slot` is its row in shared memory."""
+
+    def __init__(self, cycle: Cycle, index: int, slot: int, single: bool = False) -> None:
+        self.cycle = cycle
+        self.index = index
+        self.slot = slot
+        self.single = single
+        self.leaving = False
+        self.listening: list[tuple[Listen, socket.socket]] = []  # what the server accepts on
+        self.server: http_server.Server | None = None
+        self.retired: list[http_server.Server] = []  # of earlier cycles, without a master
+        self.loop = uvloop.new_event_loop()
+        self.loop.set_exception_handler(self._on_exception)
+
+    def become(self, master: int) -> None:
+        """Take on the limits, the user and the CPUs that the configuration gives. Raises FatalError."""
+        _set_environment(self.cycle)
+        _set_limits(self.cycle)
+        _drop_privileges(self.cycle)
+        affinity = self.cycle.config.main.worker_cpu_affinity
+        cpus = affinity.cpus(self.index) if affinity else frozenset[int]()
+        if cpus:
+            self._attempt(f"sched_setaffinity({sorted(cpus)})", lambda: os.sched_setaffinity(0, cpus))
+        directory = self.cycle.config.main.working_directory
+        if directory:
+            try:
+                os.chdir(directory)
+            except OSError as error:
+                raise FatalError(failed(f'chdir("{directory}")', error)) from None
+        _libc.prctl(_PR_SET_NAME, b"headgate:worker", 0, 0, 0)
+        _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # setuid() has cleared it, and the signal below
+        _libc.prctl(_PR_SET_PDEATHSIG, int(signals.RETIRE), 0, 0, 0)
+        if os.getppid() != master:
+            os.kill(os.getpid(), signals.RETIRE)  # it died before we asked to be told
+
+    def _attempt(self, what: str, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except OSError as error:
+            self.cycle.log.emit(Level.ALERT, failed(what, error))
+
+    def serve(self, ready: Callable[[], object]) -> None:
+        """Run the event loop to the end of this worker; `ready` is called when it accepts."""
+        asyncio.set_event_loop(self.loop)
+        handlers: dict[signal.Signals, Callable[[], None]] = {
+            signal.SIGTERM: self.terminate,
+            signal.SIGINT: self.terminate,
+            signal.SIGQUIT: lambda: self.quit(0.0),
+            signals.RETIRE: lambda: self.quit(self.cycle.config.main.worker_idle_grace),
+            signal.SIGUSR1: self.reopen,
+            signal.SIGHUP: self.reload if self.single else lambda: None,
+            signal.SIGWINCH: lambda: None,
+        }
+        for number, handler in handlers.items():
+            self.loop.add_signal_handler(number, self._heard, number, handler)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._start_server()
+        gc.collect()
+        gc.freeze()
+        self.loop.call_soon(signals.unblock)
+        self.loop.call_soon(ready)
+        self.loop.run_forever()
+        self.cycle.log.emit(Level.NOTICE, "exit")
+
+    def _start_server(self) -> None:
+        self.listening = self.cycle.listeners.for_worker(self.index)
+        if self.single:  # the master's part here: the socket outlives the server, for the next cycle
+            self.listening = [(options, sock.dup()) for options, sock in self.listening]
+        self.server = http_server.start(self.cycle, self.loop, self)
+
+    def _heard(self, number: signal.Signals, handler: Callable[[], None]) -> None:
+        self.cycle.log.emit(Level.NOTICE, f"signal {int(number)} ({number.name}) received")
+        handler()
+
+    def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        message, error = context.get("message", "error in the event loop"), context.get("exception")
+        if isinstance(error, BaseException):
+            self.cycle.log.emit_error(Level.ALERT, message, error)
+        else:
+            self.cycle.log.emit(Level.ALERT, message)
+
+    def _servers(self) -> "list[http_server.Server]":
+        return [*self.retired, self.server] if self.server else self.retired
+
+    def terminate(self) -> None:
+        """End now: requests in flight are cut."""
+        self.cycle.log.emit(Level.NOTICE, "exiting")
+        self.leaving = True
+        for server in self._servers():
+            server.stop_accepting()
+            server.shutdown()
+        self.loop.stop()
+
+    def quit(self, grace: float) -> None:
+        """Accept no more, let requests finish, give idle clients `grace` seconds; then end.
+
+        A second call may shorten the grace. After worker_shutdown_timeout what is left is cut.
+        """
+        if self.leaving:
+            for server in self._servers():
+                server.idle_close(grace)
+            return
+        self.leaving = True
+        self.cycle.log.emit(Level.NOTICE, "gracefully shutting down")
+        self._retire_server(grace)
+        self._drain()
+
+    def _retire_server(self, grace: float) -> None:
+        assert self.server is not None
+        self.server.stop_accepting()
+        self.server.idle_close(grace)
+        timeout = self.cycle.config.main.worker_shutdown_timeout
+        if timeout:
+            self.loop.call_later(timeout, self.server.shutdown)
+        self.retired = [server for server in self._servers() if server.active]
+        self.server = None
+
+    def _drain(self) -> None:
+        self.retired = [server for server in self.retired if server.active]
+        if self.retired:
+            self.loop.call_later(DRAIN_TICK, self._drain)
+        else:
+            self.cycle.log.emit(Level.NOTICE, "exiting")
+            self.loop.stop()
+
+    def reopen(self) -> None:
+        self.cycle.log.emit(Level.NOTICE, "reopening logs")
+        self.cycle.reopen_logs(master=False)
+
+    def reload(self) -> None:
+        """Without a master: start the new cycle beside the old one, which finishes."""
+        new = None if self.leaving else self.cycle.successor()
+        if new is not None:
+            self._retire_server(self.cycle.config.main.worker_idle_grace)
+            self.cycle = new
+            self._start_server()
+
+
+def _set_environment(cycle: Cycle) -> None:
+    """Only what `env` names stays, as on nginx."""
+    kept = {name: os.environ.get(name) if value is None else value for name, value in cycle.config.main.env}
+    os.environ.clear()
+    os.environ.update({name: value for name, value in kept.items() if value is not None})
+
+
+def _set_limits(cycle: Cycle) -> None:
+    main, log = cycle.config.main, cycle.log
+    if main.worker_priority:
+        try:
+            os.setpriority(os.PRIO_PROCESS, 0, main.worker_priority)
+        except OSError as error:
+            log.emit(Level.ALERT, failed(f"setpriority({main.worker_priority})", error))
+    limits = (("NOFILE", main.worker_rlimit_nofile), ("CORE", main.worker_rlimit_core))
+    for name, limit in limits:
+        if limit is None:
+            continue
+        try:
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (limit, limit))
+        except (OSError, ValueError) as error:  # ValueError: more than the hard limit
+            log.emit(Level.ALERT, f"setrlimit(RLIMIT_{name}, {limit}) failed ({error})")
+
+
+def _drop_privileges(cycle: Cycle) -> None:
+    """Become the configured user, for good. Raises FatalError."""
+    user = cycle.config.main.user
+    if user is None or os.geteuid() != 0:
+        return
+    steps: tuple[tuple[str, Callable[[], None]], ...] = (
+        (f"setgid({user.gid})", lambda: os.setgid(user.gid)),
+        (f"initgroups({user.name}, {user.gid})", lambda: os.initgroups(user.name, user.gid)),
+        (f"setuid({user.uid})", lambda: os.setuid(user.uid)),
+    )
+    for what, step in steps:
+        try:
+            step()
+        except OSError as error:
+            raise FatalError(failed(what, error)) from None
