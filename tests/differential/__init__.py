@@ -1,0 +1,1 @@
+"""The same configuration and requests through nginx and headgate; see compare.py."""

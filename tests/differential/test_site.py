@@ -1,0 +1,48 @@
+"""A usual site's nginx.conf runs unchanged under nginx and headgate: same answers and logs, every difference explained.
+
+Each case runs against headgate and, to show that a difference means something, against a second nginx.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from tests.differential.cases_wire import CASES
+from tests.differential.compare import Case, Pair
+from tests.differential.differences import ANSWERS, LOG_LINES
+from tests.differential.site import running
+from tests.harness import NGINX
+
+pytestmark = pytest.mark.skipif(shutil.which(NGINX) is None, reason="nginx is not installed")
+
+
+@pytest.fixture(scope="module", params=["nginx", "headgate"])
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    with running(request.param, tmp_path_factory.mktemp("site")) as pair:
+        yield pair
+
+
+def test_case_names_are_unique_and_explanations_name_cases() -> None:
+    names = [case.name for case in CASES]
+    assert len(names) == len(set(names)) >= 150
+    assert set(ANSWERS) <= set(names)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_answer(pair: Pair, case: Case) -> None:
+    explained = {} if pair.other.server.is_nginx or case.name not in ANSWERS else ANSWERS[case.name].fields
+    found = pair.differences(case)
+    assert {key: other for key, (_, other) in found.items()} == explained, found
+
+
+@pytest.mark.parametrize("name", ["main.log", "fields.log", "json.log", "none.log", "site-error.log"])
+def test_log(pair: Pair, name: str) -> None:
+    pair.nginx.server.stop()
+    pair.other.server.stop()
+    left, right = pair.logs(f"logs/{name}")
+    if not pair.other.server.is_nginx:
+        left, right = ([line for line in lines if not LOG_LINES.search(line)] for lines in (left, right))
+    assert left == right
