@@ -1,0 +1,106 @@
+# The one table of fields and offsets of a zone's segment.
+#
+# Rules: every field is aligned to its size and at most 8 bytes wide, so that no read tears. What picking reads of
+# a peer is one cache line (Hot), and these lines lie side by side, so that a scan is a run through memory. A
+# worker's own rows share no cache line with another worker's. A table's virtual size is generous and costs
+# nothing: only pages that were written exist. Fields are added in spare words; any other change changes LAYOUT.
+#
+#   Header | Group x GROUPS | Hot x RECORDS | Cold x RECORDS | Slot x slots | held: uint64 x RECORDS x slots
+#
+# Times are milliseconds of CLOCK_MONOTONIC; 0 means never.
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+include "lock.pxi"
+
+cdef enum:
+    LAYOUT = 1
+    PAGE = 4096
+    GROUPS = 4096
+    RECORDS = 32768
+    MAX_SLOTS = 2048  # as many as a conns word can name
+
+cdef enum:
+    # Hot.flags; any of them keeps new requests away.
+    DOWN = 1
+    DRAIN = 2
+
+cdef struct Key:
+    # A digest of the names; zero where the entry is free.
+    uint64_t first
+    uint64_t second
+
+cdef struct Header:
+    # One page.
+    uint64_t magic
+    uint32_t layout
+    uint32_t slots
+    uint64_t generation     # the one last committed
+    uint32_t groups_used    # high-water marks: what lies beyond was never touched
+    uint32_t records_used
+    uint32_t slots_used
+    uint32_t reserved
+    uint64_t[3] spare
+    LockLine lock           # guards the allocation of groups and records
+
+cdef struct Group:
+    # 128 bytes, one for each upstream.
+    LockLine lock           # guards what its peers' records hold, but for conns and counters
+    Key key
+    uint64_t[6] spare
+
+cdef struct Hot:
+    # 64 bytes, one for each peer.
+    int64_t current         # smooth weighted round robin's running value
+    int64_t effective       # weight, less what failures have cost
+    int64_t weight          # 0: not committed yet
+    int64_t checked         # start of the running fail_timeout window
+    int64_t fail_timeout
+    uint64_t conns          # a tagged count, see conns.pxi
+    uint32_t max_conns      # 0: no limit
+    uint32_t fails
+    uint32_t max_fails      # 0: failures do not count
+    uint32_t flags
+
+cdef struct Cold:
+    # 448 bytes, one for each peer.
+    Key key
+    int64_t accessed        # last failure
+    int64_t slow_start      # length
+    int64_t slow_started    # 0: not under way
+    uint64_t[3] spare
+    uint64_t requests       # from here atomics, without the lock
+    uint64_t failed
+    uint64_t[5] responses   # 1xx to 5xx
+    uint64_t last_ms
+    uint64_t total_ms       # of all noted responses
+    uint64_t bytes_in       # from the peer
+    uint64_t bytes_out      # to the peer
+    uint64_t[5] spare_counters
+    uint64_t[32] later      # room for latency averages, health and ejection
+
+cdef struct Slot:
+    # 64 bytes, one for each worker of any generation.
+    int64_t pid             # 0: free, -1: claimed for a process that is not forked yet
+    int64_t started
+    int64_t heartbeat
+    uint64_t generation     # the committed one when the slot was claimed
+    uint64_t[4] spare
+
+cdef inline Header *header_at(char *base) noexcept nogil:
+    return <Header *> base
+
+cdef inline Group *group_at(char *base, uint32_t index) noexcept nogil:
+    return <Group *> (base + PAGE) + index
+
+cdef inline Hot *hot_at(char *base, uint32_t index) noexcept nogil:
+    return <Hot *> (base + PAGE + GROUPS * sizeof(Group)) + index
+
+cdef inline Cold *cold_at(char *base, uint32_t index) noexcept nogil:
+    return <Cold *> hot_at(base, RECORDS) + index
+
+cdef inline Slot *slot_at(char *base, uint32_t index) noexcept nogil:
+    return <Slot *> cold_at(base, RECORDS) + index
+
+cdef inline uint64_t *held_at(char *base, uint32_t slot, uint32_t record) noexcept nogil:
+    return <uint64_t *> slot_at(base, MAX_SLOTS) + <size_t> slot * RECORDS + record

@@ -1,0 +1,231 @@
+"""A shared zone: the peers of its upstreams, in one segment for all workers of all generations.
+
+Rules: records are keyed by (upstream, server, address), so a peer that a reload keeps has the same record, and old and
+new workers count against the same one. Making a new generation changes nothing that is in use: `commit` writes its
+configuration, `abandon` takes it back, `retire` frees what only a past one used. The segment is far larger than a zone
+needs, and sparse; the size that the configuration gives is a limit that is checked and no more, so a reload that
+changes it keeps the segment and all state.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from headgate.shm.peers import Peers, now_ms
+from headgate.shm.record import Records, capacity, needed_size, segment_size, table_spans
+from headgate.shm.segment import Segment
+from headgate.shm.state import SlotState
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSpec:
+    """A peer as configured: the parameters of nginx's `server`, times in ms. Raises ValueError out of range."""
+
+    server: str  # as written
+    address: str  # one that it stands for
+    weight: int = 1
+    max_conns: int = 0
+    max_fails: int = 1
+    fail_timeout: int = 10_000
+    backup: bool = False
+    down: bool = False
+    slow_start: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("weight", 1), ("max_conns", 0), ("max_fails", 0), ("fail_timeout", 0), ("slow_start", 0)):
+            if not least <= getattr(self, name) < 1 << 62:
+                raise ValueError(f"{name} of a peer cannot be {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSpec:
+    """An upstream's peers, in the order of the configuration."""
+
+    upstream: str
+    peers: Sequence[PeerSpec]
+
+
+class ZoneTooSmall(Exception):
+    """The peers do not fit; the text names the zone, its size and the size it needs, in bytes."""
+
+    def __init__(self, name: str, size: int, needed: int) -> None:
+        super().__init__(f'zone "{name}" is too small: its size is {size}, {needed} needed')
+        self.name = name
+        self.size = size
+        self.needed = needed
+
+
+class _Store:
+    """A zone's segment, and which of its entries each generation uses (only the master knows and needs that)."""
+
+    def __init__(self, slots: int) -> None:
+        self.segment = Segment.create(segment_size(slots))
+        self._reserve(table_spans(0, 0))
+        self.records = Records(self.segment.map, slots)
+        self.latest = 0
+        self._users: dict[int, tuple[set[int], set[int]]] = {}
+
+    def add(self, name: str, groups: Mapping[bytes, Sequence[bytes]]) -> tuple[int, dict[bytes, int], dict[bytes, int]]:
+        """A new generation's number, and the entries of its groups and peers by key; ZoneTooSmall, OSError."""
+        records = self.records
+        with records.lock:
+            group_at, record_at = records.groups(), records.records()
+            new_groups = [key for key in groups if key not in group_at]
+            new_records = [key for keys in groups.values() for key in keys if key not in record_at]
+            most = capacity()
+            if len(group_at) + len(new_groups) > most[0] or len(record_at) + len(new_records) > most[1]:
+                needed = needed_size(len(group_at) + len(new_groups), len(record_at) + len(new_records))
+                raise ZoneTooSmall(name, needed_size(*most), needed)
+            used = records.used
+            self._reserve(table_spans(used[0] + len(new_groups), used[1] + len(new_records)))
+            group_at.update(zip(new_groups, records.add_groups(new_groups), strict=True))
+            record_at.update(zip(new_records, records.add_records(new_records), strict=True))
+        self.latest += 1
+        self._users[self.latest] = (
+            {group_at[key] for key in groups},
+            {record_at[key] for keys in groups.values() for key in keys},
+        )
+        return self.latest, group_at, record_at
+
+    def drop(self, generation: int) -> None:
+        """Frees what no other generation uses; a record with connections waits for a later call."""
+        self._users.pop(generation, None)
+        records = self.records
+        with records.lock:
+            for i in set(records.groups().values()).difference(*(groups for groups, _ in self._users.values())):
+                records.drop_group(i)
+            for i in set(records.records().values()).difference(*(peers for _, peers in self._users.values())):
+                records.drop_record(i)
+
+    def claim_slot(self, pid: int) -> int:
+        slot = self.records.claim_slot(pid, now_ms())
+        try:
+            self._reserve(self.records.slot_spans(slot))
+        except OSError:
+            self.records.release_slot(slot)
+            raise
+        return slot
+
+    def _reserve(self, spans: Sequence[tuple[int, int]]) -> None:
+        for offset, length in spans:
+            if length:
+                self.segment.reserve(offset, length)
+
+
+class Zone:
+    """One generation of a zone. Made in the master before it forks; workers inherit it and bind it to their slot."""
+
+    def __init__(self, name: str, size: int | None, groups: Sequence[GroupSpec], store: _Store) -> None:
+        keys = {group.upstream: _Keys.of(group) for group in groups}
+        if len(keys) != len(groups):
+            raise ValueError(f'an upstream is twice in zone "{name}"')
+        self.name = name
+        self.size = size
+        self._store = store
+        self.generation, group_at, record_at = store.add(name, {k.group: k.peers for k in keys.values()})
+        self._peers = {
+            group.upstream: Peers(
+                store.segment.map,
+                group.upstream,
+                group_at[keys[group.upstream].group],
+                [record_at[key] for key in keys[group.upstream].peers],
+                tuple(group.peers),
+            )
+            for group in groups
+        }
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        size: int | None,
+        groups: Sequence[GroupSpec],
+        previous: "Zone | None" = None,
+        slots: int = 1024,
+    ) -> "Zone":
+        """A zone for these upstreams, not in use before `commit`.
+
+        `size` is the `zone` directive's, in bytes, or None where there is no limit. `previous` is the zone of the
+        running generation, whose memory, peers' state and worker slots the new one shares; else there is room for
+        `slots` workers, of old and new generations together. Raises ZoneTooSmall, and OSError when the system refuses
+        the memory.
+        """
+        needed = needed_size(len(groups), sum(len(group.peers) for group in groups))
+        if size is not None and needed > size:
+            raise ZoneTooSmall(name, size, needed)
+        return cls(name, size, groups, previous._store if previous is not None else _Store(slots))
+
+    def peers(self, upstream: str) -> Peers:
+        """The peers of an upstream of this zone; KeyError if there is no such."""
+        return self._peers[upstream]
+
+    def __iter__(self) -> Iterator[Peers]:
+        return iter(self._peers.values())
+
+    # Generations: the master's business
+
+    def commit(self) -> None:
+        """Makes this generation the current one: its parameters are written to the records that it uses."""
+        for peers in self:
+            peers.commit()
+        self._store.records.generation = self.generation
+
+    def abandon(self) -> None:
+        """Takes a generation back that was never committed: nothing has changed."""
+        self._store.drop(self.generation)
+
+    def retire(self, generation: int) -> None:
+        """Frees what only this past generation used; call it when its last worker is gone."""
+        if generation == self.generation:
+            raise ValueError(f"generation {generation} is this one")
+        self._store.drop(generation)
+
+    # Workers' slots
+
+    def claim_slot(self, pid: int = 0) -> int:
+        """A slot for a worker, `pid` 0 where it is not forked yet. IndexError when all are taken, OSError: no memory."""
+        return self._store.claim_slot(pid)
+
+    def own_slot(self, slot: int, pid: int) -> None:
+        """Names the process of a slot that was claimed before the fork."""
+        self._store.records.own_slot(slot, pid)
+
+    def bind(self, slot: int) -> None:
+        """Binds all peers to the slot: for the worker, after the fork."""
+        for peers in self:
+            peers.bind(slot)
+
+    def heartbeat(self, slot: int) -> None:
+        """Notes that the worker of `slot` is alive."""
+        self._store.records.beat(slot, now_ms())
+
+    def release_slot(self, slot: int) -> int:
+        """Gives back the connections that a worker held when it died, exactly, and its slot; returns their number."""
+        return self._store.records.release_slot(slot)
+
+    def slots(self) -> list[SlotState]:
+        """The slots in use."""
+        return self._store.records.slots()
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """The digests by which a group and its peers are found again in the segment."""
+
+    group: bytes
+    peers: list[bytes]
+
+    @classmethod
+    def of(cls, group: GroupSpec) -> "_Keys":
+        # A server may be listed several times: its first, second ... entry are peers of their own.
+        seen: Counter[tuple[str, str]] = Counter()
+        peers = []
+        for peer in group.peers:
+            peers.append(_digest(group.upstream, peer.server, peer.address, str(seen[peer.server, peer.address])))
+            seen[peer.server, peer.address] += 1
+        return cls(_digest(group.upstream), peers)
+
+
+def _digest(*names: str) -> bytes:
+    return hashlib.blake2b("\0".join(names).encode(), digest_size=16).digest()
