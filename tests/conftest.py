@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.backends import Backend
-from tests.harness import NGINX, Server
+from tests.harness import NGINX, Ports, Server
 
 Factory = Callable[..., Any]
 
@@ -65,3 +65,12 @@ def backend() -> Iterator[Callable[..., Backend]]:
         each.stop()
     errors = [error for each in made for error in each.errors]
     assert not errors, f"a backend's handler failed: {errors}"
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port below the ephemeral range that was free a moment ago."""
+    ports = Ports()
+    number = ports[0]
+    ports.release()
+    return number

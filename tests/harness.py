@@ -59,6 +59,15 @@ def until(condition: Callable[[], object], what: str | Callable[[], str], timeou
         time.sleep(0.005)
 
 
+def session_members(session: int) -> list[int]:
+    """The pids of the live processes of a session (one that a test started, so named by its leader's pid)."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and (fields := _stat(int(entry))) and fields[0] != "Z" and int(fields[3]) == session:
+            found.append(int(entry))
+    return found
+
+
 class Ports:
     """Ports below the ephemeral range, free on 127.0.0.1 and ::1, held by bound sockets until `release`."""
 
@@ -262,13 +271,7 @@ class Server:
 
     def survivors(self) -> list[int]:
         """The pids that still run in the session that was started here."""
-        if self.process is None:
-            return []
-        found = []
-        for entry in os.listdir("/proc"):
-            if entry.isdigit() and (fields := _stat(int(entry))) and fields[0] != "Z" and int(fields[3]) == self.pid:
-                found.append(int(entry))
-        return found
+        return [] if self.process is None else session_members(self.pid)
 
     # Requests
 
