@@ -1,11 +1,11 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True
 """The peers of one upstream: eligibility, picking, and what becomes of a try.
 
-Rules: one function (`usable`) says whether a peer may be used, for every balancer. Choosing, and what a failure
-changes, happens under the group's lock; connection counts are exact without it (conns.pxi). When the lock cannot be
-had within 5 ms the decision is made from what is seen, over running values of this process's own. Writes are ordered
-so that a death at any point leaves a valid record; only the running values of round robin may be half way then, and
-are started anew. Nothing here waits longer than that, logs, or does I/O.
+Rules: one function (`usable` of picking.pxi) says whether a peer may be used, for every balancer. Choosing, and what
+a failure changes, happens under the group's lock; connection counts are exact without it (conns.pxi). When the lock
+cannot be had within 5 ms the decision is made from what is seen, over running values of this process's own. Writes
+are ordered so that a death at any point leaves a valid record; only the running values of round robin may be half way
+then, and start anew. Nothing here waits longer than that, logs, or does I/O.
 
 Behaviour is that of ngx_http_upstream_round_robin.c, with milliseconds for its seconds.
 """
@@ -16,11 +16,9 @@ from libc.stdlib cimport calloc, free
 
 include "record.pxi"
 include "conns.pxi"
+include "picking.pxi"
 
 from headgate.shm.state import PeerState
-
-cdef extern from "<time.h>" nogil:
-    int CLOCK_MONOTONIC_COARSE
 
 OK = 0
 NEXT = 2    # not this peer's failure, but another one is wanted
@@ -33,27 +31,9 @@ cdef enum:
     MAX_WEIGHT = 1 << 30  # no sum over a full zone of these leaves 64 bits
 
 
-cdef inline int64_t clock_ms() noexcept nogil:
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now)
-    return <int64_t> now.tv_sec * 1000 + now.tv_nsec // 1_000_000
-
-
 def now_ms() -> int:
     """Milliseconds of CLOCK_MONOTONIC_COARSE, the clock of every time in a zone; steps of 1 to 10 ms."""
     return clock_ms()
-
-
-cdef inline bint banned(Hot *hot, int64_t now) noexcept nogil:
-    return (hot.max_fails != 0 and load32(&hot.fails) >= hot.max_fails
-            and now - load_time(&hot.checked) <= hot.fail_timeout)
-
-
-cdef inline bint usable(Hot *hot, int64_t now) noexcept nogil:
-    # The one rule of eligibility, but for `tried`, which is the request's own.
-    if load32(&hot.flags) or banned(hot, now):
-        return False
-    return hot.max_conns == 0 or count_of(load(&hot.conns)) < hot.max_conns
 
 
 cdef class Peers:
@@ -229,13 +209,13 @@ cdef class Peers:
         cdef Hot *hot = self.hot[i]
         if self.single:
             # There is no other: neither failures nor an earlier try keep a request away.
-            return (load32(&hot.flags) == 0
-                    and (hot.max_conns == 0 or count_of(load(&hot.conns)) < hot.max_conns))
+            return load32(&hot.flags) == 0 and has_room(hot)
         return (tried == NULL or tried[i] == 0) and usable(hot, now)
 
     cdef inline int next_peer(self, const char *tried, int64_t now, Trap *trap) except -2:
         cdef bint locked
         cdef int i, start = 0, best = -1
+        cdef int64_t *running
         self.check_bound()
         if now < 0:
             now = clock_ms()
@@ -247,13 +227,14 @@ cdef class Peers:
                     start = self.primaries
                     break
         locked = self.lock()
+        running = NULL if locked else self.own
         step(trap)
         while True:
             best = -1
             if start == 0:
-                best = self.choose(0, self.primaries, tried, now, locked, trap)
+                best = choose(self.hot, running, 0, self.primaries, tried, now, trap)
             if best < 0 and self.count > self.primaries:
-                best = self.choose(self.primaries, self.count, tried, now, locked, trap)
+                best = choose(self.hot, running, self.primaries, self.count, tried, now, trap)
             # A claim fails only where another process was faster, without the lock.
             if best < 0 or self.claim(best, now, trap):
                 break
@@ -261,51 +242,9 @@ cdef class Peers:
         self.unlock(locked)
         return best
 
-    cdef inline int choose(self, int start, int end, const char *tried, int64_t now, bint locked,
-                           Trap *trap) noexcept nogil:
-        # Smooth weighted round robin: every eligible peer gains its effective weight, the richest pays for all.
-        cdef int i, best = -1
-        cdef int64_t total = 0, most = 0, current
-        cdef Hot *hot
-        for i in range(start, end):
-            hot = self.hot[i]
-            if (tried != NULL and tried[i]) or not usable(hot, now):
-                continue
-            total += hot.effective
-            if locked:
-                current = hot.current + hot.effective
-                hot.current = current
-                step(trap)
-                if hot.effective < hot.weight:
-                    hot.effective += 1
-            else:
-                current = self.own[i] + hot.effective
-                self.own[i] = current
-            if best < 0 or current > most:
-                best = i
-                most = current
-        if best >= 0:
-            step(trap)
-            if locked:
-                self.hot[best].current -= total
-            else:
-                self.own[best] -= total
-        return best
-
     cdef inline bint claim(self, int i, int64_t now, Trap *trap) noexcept nogil:
-        # The connection, and, when the peer's window is over, the right to probe it.
-        cdef Hot *hot = self.hot[i]
-        cdef int64_t checked
-        cdef bint opened = False
-        if not change(self.base, self.record[i], self.slot, False, hot.max_conns, trap):
+        if not claim(self.base, self.record[i], self.slot, now, not self.single, trap):
             return False
-        if not self.single:
-            checked = load_time(&hot.checked)
-            if now - checked > hot.fail_timeout:
-                opened = swap_time(&hot.checked, checked, now)
-            if not opened and banned(hot, now):
-                change(self.base, self.record[i], self.slot, True, 0, trap)
-                return False
         add(&cold_at(self.base, self.record[i]).requests, 1)
         return True
 
