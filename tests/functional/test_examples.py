@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.backends import Backend
+from tests.backends import Backend, named
 from tests.client import TruncatedError
 from tests.harness import Server
 
@@ -39,6 +40,18 @@ def test_example_is_valid(request: pytest.FixtureRequest, binary: str, name: str
     assert done.returncode == 0, done.stderr
     assert "test is successful" in done.stderr
     assert not re.search(r"\[(warn|error|emerg)\]", done.stderr), done.stderr
+
+
+def test_the_first_configuration_of_the_readme(headgate: Factory, backend: Callable[..., Backend]) -> None:
+    lines = (EXAMPLES.parent / "README.md").read_text().splitlines()
+    start = lines.index("    events {")
+    end = next(number for number in range(start, len(lines)) if lines[number] and not lines[number].startswith("    "))
+    text = textwrap.dedent("\n".join(lines[start:end])).replace("listen 8080", "listen 127.0.0.1:%%PORT_0%%")
+    one, two = backend(named("one")), backend(named("two"))
+    text = text.replace("127.0.0.1:9001", one.address).replace("127.0.0.1:9002", two.address)
+    server = headgate(text, files={"files/static/a.txt": "a file"})
+    assert server.get("/static/a.txt").text == "a file"
+    assert sorted(server.get("/").text for _ in range(6)) == ["one"] * 4 + ["two"] * 2
 
 
 def run(factory: Factory, name: str, backends: dict[int, Backend]) -> Server:
