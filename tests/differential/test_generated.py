@@ -24,11 +24,9 @@ PIECES = {
     "path": words(
         r"/ / / . .. a b exact prefix nested inner dir %2e %2F %61 %00 %zz %2 % + ; ? # & = \ ~ %3f %23 é . .php x"
     ),
-    "host": words(
-        "example.com www. sub. .example mail. users. joe . .. a - _ 1 : :80 [::1] [ ] @ é %41 deep. dotted"
-    ),
+    "host": words("example.com www. sub. .example mail. users. joe . .. a - _ 1 : :80 [::1] [ ] @ é %41 deep. dotted"),
     "range": [" ", *words("bytes= bytes 0 5 35 36 99 - - - , , ; a 18446744073709551616 1")],
-    "tag": [" ", ",", *words(r'"6553f180-24" "6553f180-24" W/ " , * x "" \')],
+    "tag": [" ", ",", "\\", *words('"6553f180-24" "6553f180-24" W/ " , * x ""')],
     "header": [
         *(" ", "\t", "\r\n", "\r\n", "\x00", ": "),
         *words("X X-One Content-Length Transfer-Encoding Connection : : chunked 0 close , é _ ( Expect 100-continue"),
