@@ -41,7 +41,7 @@ class Config:
 class Scope:
     """One block being read: its context, its configurations, and the block around it."""
 
-    __slots__ = ("confs", "config", "ctx", "node", "parent", "registry", "variables")
+    __slots__ = ("children", "confs", "config", "ctx", "node", "parent", "registry", "variables")
 
     def __init__(self, ctx: Ctx, parent: "Scope | None", config: Config, reg: Registry, node: Any = None) -> None:
         self.ctx = ctx
@@ -50,10 +50,13 @@ class Scope:
         self.registry = reg
         self.node = node  # what the block describes: a server, a location, an upstream
         self.confs: dict[type[Conf], Conf] = {}
+        self.children: list[Scope] = []
         self.variables: Variables | None = parent.variables if parent else None
 
     def child(self, ctx: Ctx, node: Any = None) -> "Scope":
-        return Scope(ctx, self, self.config, self.registry, node)
+        child = Scope(ctx, self, self.config, self.registry, node)
+        self.children.append(child)
+        return child
 
     def conf(self, cls: type[C]) -> C:
         """The instance of `cls` that directives of this scope write to."""

@@ -12,7 +12,7 @@ does not fit a field (blocks, rules kept in order) is a function marked `@comman
 import enum
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from headgate.conf.errors import ConfError
@@ -142,6 +142,7 @@ class Directive:
     default: Any
     many: bool
     inherit: bool
+    block: bool = False
     field: str = ""
 
     def fallback(self) -> Any:
@@ -156,13 +157,15 @@ def directive(
     default: Any = None,
     many: bool = False,
     inherit: bool = True,
+    block: bool = False,
 ) -> Any:
     """Declare a directive as a field of a `Conf` class.
 
     arity: "1", "0|1", "2+", "flag" ...; `many`: may be repeated, values collect in a list that is inherited
-    only where none is set; `inherit=False`: never passed down (handlers such as proxy_pass).
+    only where none is set; `inherit=False`: never passed down (handlers such as proxy_pass); `block`: the value
+    is a block whose lines `parse` reads itself.
     """
-    return Directive(name, contexts, arity, parse, default, many, inherit)
+    return Directive(name, contexts, arity, parse, default, many, inherit, block)
 
 
 def command(name: str, contexts: Ctx, arity: str) -> Callable[[Callable[[Call], None]], Command]:
@@ -181,10 +184,12 @@ class Conf:
     level: ClassVar[Ctx]
     directives: ClassVar[list[Directive]]
 
-    def __init_subclass__(cls, level: Ctx, **kwargs: Any) -> None:
+    def __init_subclass__(cls, level: Ctx, prefix: str = "", **kwargs: Any) -> None:
+        """`prefix` makes a base class's directives this class's own: "_timeout" becomes "proxy_timeout"."""
         super().__init_subclass__(**kwargs)
         cls.level = level
-        cls.directives = []
+        shared = getattr(cls, "directives", []) if prefix else []
+        cls.directives = [replace(d, name=prefix + d.name) for d in shared]
         for name, value in list(vars(cls).items()):
             if isinstance(value, Directive):
                 value.field = name
@@ -194,7 +199,7 @@ class Conf:
     @classmethod
     def commands(cls) -> Sequence[Command]:
         """The gate's view of this class's fields."""
-        return [Command(d.name, d.contexts, d.arity, _store(cls, d)) for d in cls.directives]
+        return [Command(d.name, d.contexts, d.arity, _store(cls, d), d.block) for d in cls.directives]
 
     @classmethod
     def merge(cls: type[C], parent: C | None, own: C | None, noname: bool = False) -> C:

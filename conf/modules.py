@@ -4,12 +4,13 @@ The order is the order of phases and filters where two modules share one, so it 
 and not discovered; a unit test checks that no file with directives is missing.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 
 from headgate.conf.directive import Command, Conf, Ctx
-from headgate.conf.template import Variable
+from headgate.conf.template import Getter, Variable
 
 MODULES = [
     "headgate.conf.core",
@@ -24,7 +25,7 @@ class Registry:
     commands: dict[str, list[Command]] = field(default_factory=dict)
     confs: dict[Ctx, list[type[Conf]]] = field(default_factory=dict)
     variables: list[Variable] = field(default_factory=list)
-    prefixes: dict[str, object] = field(default_factory=dict)
+    prefixes: dict[str, Callable[[str], Getter]] = field(default_factory=dict)
 
 
 @cache

@@ -1,0 +1,1 @@
+"""The worker: one uvloop process that serves clients and talks to upstream servers."""

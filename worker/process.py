@@ -6,6 +6,7 @@ logs. A worker whose master dies retires, so that a new master can bind.
 """
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import os
@@ -16,14 +17,16 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import uvloop
-from headgate.masterd import signals
-from headgate.masterd.cycle import Cycle
+from headgate.masterd import notify, signals
+from headgate.masterd.cycle import Cycle, CycleError
 from headgate.masterd.logfile import Level, failed
 from headgate.masterd.workers import FATAL
 from headgate.masterd.workers import Worker as Child
+from headgate.masterd.zones import Slots
 from headgate.worker.http import server as http_server
 from headgate.worker.http.listen import Listen
 
+HEARTBEAT = 1.0  # seconds
 DRAIN_TICK = 0.01  # seconds between looks whether the last request is done, once the worker leaves
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NAME = 1, 4, 15
@@ -37,11 +40,11 @@ class FatalError(Exception):
 def run(child: Child, pipe: int) -> NoReturn:
     """In the child of a fork: be a worker; a byte in `pipe` tells the master that it serves."""
     code, log = 1, child.cycle.log
-    master = os.getppid()
     try:
-        worker = Worker(child.cycle, child.index, child.slot)
-        worker.become(master)
-        worker.serve(lambda: os.write(pipe, b"1"))
+        worker = Worker(child.cycle, child.index, child.slots)
+        worker.become(child.master)
+        worker.serve(lambda: _tell(pipe))
+        log.emit(Level.NOTICE, "exit")
         code = 0
     except FatalError as error:
         log.emit(Level.EMERG, str(error))
@@ -54,26 +57,40 @@ def run(child: Child, pipe: int) -> NoReturn:
         os._exit(code)
 
 
-def run_single(cycle: Cycle) -> Cycle:
-    """`master_process off`: serve in this process until told to stop; returns the cycle then in force."""
-    worker = Worker(cycle, 0, 0, single=True)
+def _tell(pipe: int) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the master is gone, a signal says so
+        os.write(pipe, b"1")
+    os.close(pipe)
+
+
+def run_single(cycle: Cycle) -> int:
+    """`master_process off`: be the only process, until told to stop; returns the exit code."""
+    worker = Worker(cycle, 0, cycle.zones.claim(), single=True)
     _set_environment(cycle)
-    worker.serve(lambda: None)
-    return worker.cycle
+    try:
+        cycle.write_pid_file()
+    except CycleError as error:
+        cycle.log.emit(Level.EMERG, str(error))
+        return 1
+    worker.serve(lambda: notify.ready("single process"))
+    worker.cycle.end()
+    return 0
 
 
 class Worker:
-    """This process. `index` counts the workers of a cycle, `slot` is its row in shared memory."""
+    """This process. `index` counts the workers of a cycle, `slots` are its rows in the shared zones."""
 
-    def __init__(self, cycle: Cycle, index: int, slot: int, single: bool = False) -> None:
+    def __init__(self, cycle: Cycle, index: int, slots: Slots, single: bool = False) -> None:
         self.cycle = cycle
         self.index = index
-        self.slot = slot
+        self.slots = slots
         self.single = single
         self.leaving = False
+        self.ended = False
+        self.renew = False  # a reload waits for the loop to stand still
         self.listening: list[tuple[Listen, socket.socket]] = []  # what the server accepts on
-        self.server: http_server.Server | None = None
-        self.retired: list[http_server.Server] = []  # of earlier cycles, without a master
+        self.server: http_server.HttpWorker | None = None
+        self.retired: list[tuple[Cycle, http_server.HttpWorker]] = []  # still finishing
         self.loop = uvloop.new_event_loop()
         self.loop.set_exception_handler(self._on_exception)
 
@@ -124,10 +141,20 @@ class Worker:
         gc.freeze()
         self.loop.call_soon(signals.unblock)
         self.loop.call_soon(ready)
-        self.loop.run_forever()
-        self.cycle.log.emit(Level.NOTICE, "exit")
+        self._beat()
+        while not self.ended:
+            self.loop.run_forever()
+            if self.renew:
+                self._renew()
+
+    def _beat(self) -> None:
+        self.cycle.zones.heartbeat(self.slots)
+        self.loop.call_later(HEARTBEAT, self._beat)
 
     def _start_server(self) -> None:
+        if self.single:
+            self.cycle.zones.own(self.slots, os.getpid())
+        self.cycle.zones.bind(self.slots)
         self.listening = self.cycle.listeners.for_worker(self.index)
         if self.single:  # the master's part here: the socket outlives the server, for the next cycle
             self.listening = [(options, sock.dup()) for options, sock in self.listening]
@@ -144,8 +171,9 @@ class Worker:
         else:
             self.cycle.log.emit(Level.ALERT, message)
 
-    def _servers(self) -> "list[http_server.Server]":
-        return [*self.retired, self.server] if self.server else self.retired
+    def _servers(self) -> list[http_server.HttpWorker]:
+        retired = [server for _, server in self.retired]
+        return [*retired, self.server] if self.server else retired
 
     def terminate(self) -> None:
         """End now: requests in flight are cut."""
@@ -154,7 +182,7 @@ class Worker:
         for server in self._servers():
             server.stop_accepting()
             server.shutdown()
-        self.loop.stop()
+        self._end()
 
     def quit(self, grace: float) -> None:
         """Accept no more, let requests finish, give idle clients `grace` seconds; then end.
@@ -177,16 +205,26 @@ class Worker:
         timeout = self.cycle.config.main.worker_shutdown_timeout
         if timeout:
             self.loop.call_later(timeout, self.server.shutdown)
-        self.retired = [server for server in self._servers() if server.active]
+        self.retired.append((self.cycle, self.server))
         self.server = None
 
+    def _forget_finished(self) -> None:
+        for cycle, server in [pair for pair in self.retired if not pair[1].active]:
+            self.retired.remove((cycle, server))
+            if cycle is not self.cycle:
+                self.cycle.zones.retire(cycle.zones)
+
     def _drain(self) -> None:
-        self.retired = [server for server in self.retired if server.active]
+        self._forget_finished()
         if self.retired:
             self.loop.call_later(DRAIN_TICK, self._drain)
         else:
             self.cycle.log.emit(Level.NOTICE, "exiting")
-            self.loop.stop()
+            self._end()
+
+    def _end(self) -> None:
+        self.ended = True
+        self.loop.stop()
 
     def reopen(self) -> None:
         self.cycle.log.emit(Level.NOTICE, "reopening logs")
@@ -194,11 +232,19 @@ class Worker:
 
     def reload(self) -> None:
         """Without a master: start the new cycle beside the old one, which finishes."""
+        self.renew = True
+        self.loop.stop()
+
+    def _renew(self) -> None:
+        self.renew = False
         new = None if self.leaving else self.cycle.successor()
-        if new is not None:
-            self._retire_server(self.cycle.config.main.worker_idle_grace)
-            self.cycle = new
-            self._start_server()
+        if new is None:
+            return
+        self._retire_server(self.cycle.config.main.worker_idle_grace)
+        self.cycle = new
+        self._forget_finished()
+        self.slots = new.zones.claim(self.slots)
+        self._start_server()
 
 
 def _set_environment(cycle: Cycle) -> None:

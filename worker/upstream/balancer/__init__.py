@@ -1,0 +1,1 @@
+"""Load balancing methods, one file each, over the peers' shared state (`headgate.shm.peers`)."""

@@ -1,0 +1,140 @@
+"""The frozen http configuration as a worker reads it: listens, servers, locations.
+
+Built by `headgate.worker.http.directives`; nothing here knows how a configuration is written.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from headgate.conf.directive import Conf
+from headgate.worker.http.listen import Listen
+from headgate.worker.http.regex import Regex
+
+if TYPE_CHECKING:
+    from headgate.masterd.logfile import ErrorLog
+    from headgate.worker.http.directives import CoreHttp, CoreLocation, CoreServer
+    from headgate.worker.http.location import LocationTree
+    from headgate.worker.http.log import AccessLog
+    from headgate.worker.http.request import Request
+    from headgate.worker.upstream.group import Group
+
+C = TypeVar("C", bound=Conf)
+
+# A phase handler or content handler: a plain function, or a coroutine function. Its result is None
+# (declined: go on), DONE (the response is complete), or a status to answer with.
+Result = int | None
+Handler = Callable[["Request"], Result | Awaitable[Result]]
+HeaderFilter = Callable[["Request"], None]
+
+
+class Location:
+    """One location (or a server's own level, where a request stands before a location is found).
+
+    `handler` gives the content, without one the `content` handlers are asked in turn; `rewrite`, `preaccess`, `access` and `precontent` hold the handlers of those
+    phases; `filters` the header filters in order. All are filled by `Conf.attach` hooks when the
+    configuration is built, so a location that needs none has empty tuples.
+    """
+
+    __slots__ = (
+        "access", "access_logs", "auto_redirect", "confs", "content", "core", "error_log", "filters", "handler", "index_phase", "kind",
+        "name", "precontent", "preaccess", "regex", "rewrite", "server", "text", "tree",
+    )  # fmt: skip
+
+    def __init__(self, kind: str, name: bytes, text: str, server: "Server") -> None:
+        self.kind = kind  # "=", "", "^~", "~", "~*", "@" or "server", "if", "limit_except"
+        self.name = name
+        self.text = text
+        self.server = server
+        self.regex: Regex | None = None
+        self.confs: dict[type[Conf], Conf] = {}
+        self.core: CoreLocation = None  # type: ignore[assignment]  # set when merged
+        self.handler: Handler | None = None
+        self.auto_redirect = False
+        self.rewrite: tuple[Handler, ...] = ()
+        self.preaccess: tuple[Handler, ...] = ()
+        self.access: tuple[Handler, ...] = ()
+        self.precontent: tuple[Handler, ...] = ()
+        self.content: tuple[Handler, ...] = ()
+        self.filters: tuple[HeaderFilter, ...] = ()
+        self.access_logs: tuple[AccessLog, ...] = ()
+        self.error_log: ErrorLog = None  # type: ignore[assignment]
+        self.tree: LocationTree | None = None
+
+    def get(self, cls: type[C]) -> C:
+        """The configuration of a module in force here."""
+        return self.confs[cls]  # type: ignore[return-value]
+
+
+class Server:
+    """One server block: its names, its own level, its locations."""
+
+    __slots__ = ("core", "file", "line", "location", "locations", "named", "names")
+
+    def __init__(self, file: str, line: int) -> None:
+        self.file = file
+        self.line = line
+        self.core: CoreServer = None  # type: ignore[assignment]  # set when merged
+        self.names: list[str] = []
+        self.location: Location = Location("server", b"", "", self)
+        self.locations: list[Location] = []
+        self.named: dict[bytes, Location] = {}
+
+
+class VirtualHosts:
+    """The servers of one listening address, found by name as nginx orders it: exact, `*.wild`, `wild.*`, regex."""
+
+    __slots__ = ("_seen", "default", "exact", "heads", "regexes", "tails")
+
+    def __init__(self, default: Server) -> None:
+        self.default = default
+        self.exact: dict[bytes, Server] = {}
+        self.heads: dict[bytes, Server] = {}  # "*.example.com" under b".example.com"
+        self.tails: dict[bytes, Server] = {}  # "mail.*" under b"mail."
+        self.regexes: list[tuple[Regex, Server]] = []
+        self._seen: dict[bytes, Server] = {}
+
+    def find(self, host: bytes) -> tuple[Server, Any]:
+        """The server for a lower-case host name without port, and the match when a regex chose it."""
+        known = self._seen.get(host)
+        if known is not None:
+            return known, None
+        server = self.exact.get(host) or self._wild(host)
+        if server is None:
+            for regex, candidate in self.regexes:
+                match = regex.search(host)
+                if match is not None:
+                    return candidate, (regex, match)
+            server = self.default
+        if len(self._seen) < 1024:
+            self._seen[host] = server
+        return server, None
+
+    def _wild(self, host: bytes) -> Server | None:
+        at = host.find(b".")
+        while at >= 0 and self.heads:  # the longest name before the shorter ones
+            server = self.heads.get(host[at:])
+            if server is not None:
+                return server
+            at = host.find(b".", at + 1)
+        at = host.rfind(b".")
+        while at >= 0 and self.tails:
+            server = self.tails.get(host[: at + 1])
+            if server is not None:
+                return server
+            at = host.rfind(b".", 0, at)
+        return None
+
+
+class HttpConf:
+    """The http block. `listens` are the addresses to bind; each has its `hosts`."""
+
+    __slots__ = ("core", "finishers", "groups", "listens", "servers", "zones")
+
+    def __init__(self) -> None:
+        self.core: CoreHttp = None  # type: ignore[assignment]
+        self.servers: list[Server] = []
+        self.listens: list[Listen] = []
+        self.groups: dict[str, Group] = {}
+        self.zones: dict[str, Any] = {}
+        # run, in order, once names are resolved and everything is merged
+        self.finishers: list[Callable[[], None]] = []

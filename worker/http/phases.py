@@ -1,0 +1,136 @@
+"""[4] The phases of a request, in nginx's order, and the coroutine that runs them.
+
+server rewrite -> find location -> rewrite -> preaccess -> access -> precontent -> content -> (log, in
+Request.finish). A handler declines with None, or ends the request with DONE (answered) or a status; a
+status becomes an error page, which may be an internal redirect and start over.
+"""
+
+from types import CoroutineType
+from typing import TYPE_CHECKING
+
+from headgate.masterd.logfile import Level
+from headgate.worker.http import special
+from headgate.worker.http.conf import Handler
+from headgate.worker.http.location import REDIRECT as NAME_WITH_SLASH
+from headgate.worker.http.reader import BadRequest
+from headgate.worker.http.regex import RegexError
+from headgate.worker.http.request import Interrupted, Request
+
+DONE = 0  # the response is complete
+REDIRECT = -1  # r.redirect() was called: start over with the new URI
+NAMED = -2  # r.location is a named location: go on with its rewrite phase
+PHASES = ("server_rewrite", "find_location", "rewrite", "preaccess", "access", "precontent", "content", "log")
+
+
+async def run(r: Request, status: int | None = None) -> None:
+    """Serve one request to its end. `status`: it could not be read, answer with this."""
+    try:
+        rc = status if status is not None else await _phases(r, REDIRECT)
+        while rc != DONE:
+            if rc < 0:
+                rc = await _phases(r, rc)
+            else:
+                rc = special.answer(r, rc)
+                if rc.__class__ is CoroutineType:
+                    rc = await rc  # type: ignore[misc]
+    except Interrupted as stop:
+        r.status = r.status if r.header_sent else stop.status
+        r.keepalive = False
+        r.conn.abort()
+
+
+async def _phases(r: Request, start: int) -> int:
+    """Run the phases from the server's rewrites (REDIRECT) or a named location's (NAMED) on."""
+    try:
+        while True:
+            if start == REDIRECT:
+                for handler in r.server.location.rewrite:
+                    rc = handler(r)
+                    if rc is not None:
+                        return await rc if rc.__class__ is CoroutineType else rc  # type: ignore[misc, return-value]
+            location = r.location
+            if start != NAMED:
+                rc = find_location(r)
+                if rc is not None:
+                    return rc
+                location = r.location
+            r.uri_changed = False
+            if location.rewrite:
+                rc = await _chain(r, location.rewrite)
+                if rc is not None:
+                    return rc
+                if r.uri_changed:
+                    rc = count_change(r)
+                    if rc is not None:
+                        return rc
+                    start = 0  # look for a location again, without the server's rewrites
+                    continue
+                location = r.location
+            if location.preaccess:
+                rc = await _chain(r, location.preaccess)
+                if rc is not None:
+                    return rc
+            if location.access:
+                rc = await _chain(r, location.access)
+                if rc is not None:
+                    return rc
+            if location.precontent:
+                rc = await _chain(r, location.precontent)
+                if rc is not None:
+                    return rc
+            handler = location.handler or special.no_handler
+            rc = handler(r)
+            if rc.__class__ is CoroutineType:
+                rc = await rc  # type: ignore[misc]
+            return special.no_content(r) if rc is None else rc  # type: ignore[return-value]
+    except RegexError as error:
+        r.log(Level.ALERT, str(error))
+        return 500
+    except BadRequest as error:  # a body that cannot be read
+        r.log(Level.ERROR if error.status == 413 else Level.INFO, error.reason)
+        return error.status
+
+
+async def _chain(r: Request, handlers: tuple[Handler, ...]) -> int | None:
+    for handler in handlers:
+        rc = handler(r)
+        if rc.__class__ is CoroutineType:
+            rc = await rc  # type: ignore[misc]
+        if rc is not None:
+            return rc  # type: ignore[return-value]
+    return None
+
+
+def count_change(r: Request) -> int | None:
+    """One more internal redirect; 500 when it goes round in circles."""
+    r.uri_changes -= 1
+    if r.uri_changes > 0:
+        return None
+    r.log(Level.ERROR, f'rewrite or internal redirection cycle while processing "{r.uri.decode("utf-8", "replace")}"')
+    return 500
+
+
+def find_location(r: Request) -> int | None:
+    """[5] Set r.location for r.uri, or return the status to answer with."""
+    server = r.server.location
+    r.location = server
+    r.valid_location = True
+    tree = server.tree
+    if tree is not None:
+        found, how = tree.find(r.uri, r.matched)
+        if found is not None:
+            r.location = found
+            if how == NAME_WITH_SLASH:
+                r.clear_response()
+                r.location_field = found.name + (b"?" + r.args if r.args else b"")
+                return 301
+    core = r.location.core
+    if core.internal and not r.internal:
+        return 404
+    length = r.head.content_length
+    if length is not None and core.client_max_body_size and length > core.client_max_body_size and r.parent is None:
+        if r.body is None or not r.body.read_started:
+            r.log(Level.ERROR, f"client intended to send too large body: {length} bytes")
+            r.head.expect = False  # no 100 Continue for a body that will not be read
+            return 413
+    return None

@@ -1,0 +1,391 @@
+"""[1] One client connection: socket <-> reader, one request at a time, flow control, deadlines.
+
+Between requests the connection is idle (keepalive_timeout). A request that ends before its body was read
+leaves the rest to be thrown away; when the connection is to close, it lingers until the client has seen
+the answer (nginx's lingering_close).
+"""
+
+import asyncio
+import socket
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from headgate.masterd.logfile import Level
+from headgate.worker.http import fields, phases, uri
+from headgate.worker.http.body import RequestBody
+from headgate.worker.http.reader import HTTP_10, HTTP_11, BadRequest, RequestHead, RequestReader
+from headgate.worker.http.request import BODY, DRAIN, Interrupted, Request
+
+if TYPE_CHECKING:
+    from headgate.worker.http.conf import Server
+    from headgate.worker.http.listen import Listen
+    from headgate.worker.http.server import HttpWorker
+
+# what a deadline means
+IDLE, HEAD, SENDING, DISCARDING, LINGERING = "idle", "head", "sending", "discarding", "lingering"
+READ_AHEAD = 65536  # bytes held back while a request runs, before reading is paused
+
+_numbers = count(1)
+
+
+class Connection(asyncio.Protocol):
+    """A client's connection. `number` is the connection's serial number ($connection, `*N` in the log)."""
+
+    __slots__ = (
+        "_in_next", "_local", "_remote", "began", "deadline", "eof", "filed", "linger_until", "listen", "lost", "made", "number",
+        "paused", "reader", "reading", "request", "requests", "sent", "server", "state", "transport", "worker",
+    )  # fmt: skip
+
+    def __init__(self, worker: "HttpWorker", listen: "Listen") -> None:
+        self.worker = worker
+        self.listen = listen
+        self.server: Server = listen.hosts.default
+        self.reader = RequestReader()
+        self.transport: Any = None
+        self.request: Request | None = None
+        self.requests = 0
+        self.number = next(_numbers)
+        self.sent = 0  # bytes written so far
+        self.state = HEAD
+        self.began = 0.0  # loop time of the first byte of the request being read
+        self.made = 0.0
+        self.deadline = 0.0
+        self.filed = 0
+        self.linger_until = 0.0
+        self.eof = False
+        self.lost = False
+        self.paused = False  # the client does not read: its write buffer is full
+        self.reading = True
+        self._in_next = False
+        self._remote: Any = None
+        self._local: Any = None
+
+    # -- asyncio ---------------------------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        worker = self.worker
+        self.made = worker.loop.time()
+        if not worker.admit(self):
+            self.lost = True
+            transport.abort()
+            return
+        worker.timers.set(self, self.server.core.client_header_timeout)
+
+    def data_received(self, data: bytes) -> None:
+        reader = self.reader
+        reader.feed(data)
+        request = self.request
+        if request is None:
+            if self.state in (DISCARDING, LINGERING):
+                self._discard()
+            else:
+                self._next()
+        elif request.waiting & BODY:
+            request.wake(BODY)
+        elif len(reader.data) > READ_AHEAD and self.reading:
+            self.reading = False
+            self.transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        self.eof = True
+        request = self.request
+        if request is None:
+            return False  # close
+        if request.waiting & BODY:
+            request.log(Level.INFO, "client prematurely closed connection")
+            request.interrupt(Interrupted(400))
+        else:
+            self._client_gone(request)
+        return not self.lost
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self.paused = False
+        self.deadline = 0.0
+        self.worker.release(self)
+        request = self.request
+        if request is not None:
+            if request.waiting & DRAIN or not request.client_gone_ok:
+                request.interrupt(Interrupted(499))
+            else:
+                self._client_gone(request)
+
+    def pause_writing(self) -> None:
+        self.paused = True
+        self.state = SENDING
+        self.worker.timers.set(self, self._core().send_timeout)
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self.deadline = 0.0
+        if self.request is not None:
+            self.request.wake(DRAIN)
+
+    def on_deadline(self) -> None:
+        """A timeout: which one, `state` and the request tell."""
+        request = self.request
+        if request is not None:
+            if self.paused:
+                request.log(Level.INFO, "client timed out (110: Connection timed out)")
+                request.interrupt(Interrupted(408))
+                self.abort()
+            elif request.waiting & BODY:
+                request.log(Level.INFO, "client timed out (110: Connection timed out)")
+                request.interrupt(Interrupted(408))
+            return
+        if self.state == SENDING and self.transport.get_write_buffer_size():
+            self.abort()
+        elif self.state == HEAD and self.reader.data:
+            self._unread(BadRequest(408, "client timed out (110: Connection timed out)"))
+        else:
+            self.transport.close()
+
+    # -- requests --------------------------------------------------------------------------------
+
+    def _next(self) -> None:
+        """Start the request whose head has arrived; go on with pipelined ones as each is done."""
+        if self._in_next:
+            return
+        self._in_next = True
+        reader = self.reader
+        worker = self.worker
+        while self.request is None and reader.data and not self.lost:
+            if self.state is not HEAD or not self.began:
+                self.state = HEAD
+                self.began = worker.loop.time()
+                self.deadline = 0.0
+            try:
+                head = reader.read_head(*self.server.core.large_buffers)
+            except BadRequest as error:
+                self._unread(error)
+                break
+            if head is None:
+                target = reader.read_simple()
+                if target is None:
+                    if not self.deadline:
+                        worker.timers.set(self, self.server.core.client_header_timeout)
+                    break
+                head = RequestHead(b"GET " + target + b"\r\n", b"GET", target, 9, [])
+            self._start(head)
+        self._in_next = False
+
+    def _start(self, head: RequestHead) -> None:
+        self.requests += 1
+        self.deadline = 0.0
+        server = self.server
+        self.request = r = Request(self, head, server, self.began)
+        self.began = 0.0
+        try:
+            matched = None
+            if head.host is not None or head.target[0] != 47:
+                server, matched = self._host(r, head)
+                if server is not r.server:
+                    r.server = server
+                    r.location = server.location
+            if head.odd:
+                r.headers = fields.keep(r)
+            if len(head.headers) > server.core.max_headers:
+                raise BadRequest(400, "client sent too many header lines")
+            r.uri, r.args = uri.split_target(r.target, server.core.merge_slashes)
+        except BadRequest as error:
+            r.log(Level.INFO, error.reason)
+            r.uri = b""
+            r.start(phases.run(r, error.status))
+            return
+        if matched is not None:
+            regex, match = matched
+            regex.capture(r, match)
+        if head.version >= HTTP_11:
+            r.keepalive = not head.close
+        else:
+            r.keepalive = head.version == HTTP_10 and head.keep_alive
+        if head.content_length or head.chunked:
+            r.body = RequestBody(r)
+        r.start(phases.run(r))
+
+    def _host(self, r: Request, head: RequestHead) -> "tuple[Server, Any]":
+        host = head.host
+        if head.target[0] != 47:  # "/"
+            if head.method == b"CONNECT":
+                raise BadRequest(405, "client sent CONNECT method")
+            host, r.target = uri.split_absolute(head.target)
+        assert host is not None
+        r.host = name = fields.host_name(host)
+        if not name:
+            return self.listen.hosts.default, None
+        return self.listen.hosts.find(name)
+
+    def _unread(self, error: BadRequest) -> None:
+        """Answer a request whose head cannot be read, and close."""
+        reader = self.reader
+        line = reader.line
+        head = RequestHead(line + b"\r\n", b"GET", b"/", HTTP_10, [])
+        self.requests += 1
+        self.request = r = Request(self, head, self.server, self.began or self.worker.loop.time())
+        r.action = "reading client request headers" if b"\n" in reader.data else "reading client request line"
+        reader.data = b""
+        r.log(Level.INFO, error.reason)
+        if error.status == 408:
+            r.status = 408
+            self.abort()
+            r.finish()
+        else:
+            r.start(phases.run(r, error.status))
+
+    def request_done(self, r: Request) -> None:
+        """The request has ended: keep the connection for the next one, or close it."""
+        self.request = None
+        if self.lost:
+            return
+        r.flush()
+        reader = self.reader
+        if r.body is not None and not reader.body_done:
+            self._leftover(r)
+            return
+        if not r.keepalive or self.eof:
+            self._close(r)
+            return
+        worker = self.worker
+        core = r.location.core
+        if not self.reading:
+            self.resume_reading()
+        if self.transport.get_write_buffer_size() > 65536:
+            self.state = SENDING
+            worker.timers.set(self, core.send_timeout)
+        else:
+            self.state = IDLE
+            worker.timers.set(self, core.keepalive_timeout[0])
+        if reader.data and not self._in_next:
+            worker.loop.call_soon(self._next)
+
+    def _leftover(self, r: Request) -> None:
+        """A body nobody read: throw it away while the client still sends it."""
+        core = r.location.core
+        self.linger_until = self.worker.loop.time() + core.lingering_time
+        self.state = DISCARDING if r.keepalive else LINGERING
+        if self.state is LINGERING and core.lingering_close == "off":
+            self._close(r)
+            return
+        if self.state is LINGERING:
+            self._half_close()
+        self.resume_reading()
+        self.worker.timers.set(self, core.lingering_timeout)
+        self._discard()
+
+    def _discard(self) -> None:
+        reader = self.reader
+        worker = self.worker
+        core = self._core()
+        if self.state is LINGERING:
+            reader.data = b""
+        else:
+            try:
+                while reader.data and not reader.body_done and reader.read_body():
+                    pass
+            except BadRequest:
+                self.transport.close()
+                return
+            if reader.body_done:
+                self.state = IDLE
+                worker.timers.set(self, core.keepalive_timeout[0])
+                self._next()
+                return
+        if worker.loop.time() >= self.linger_until:
+            self.transport.close()
+        else:
+            worker.timers.set(self, core.lingering_timeout)
+
+    def _close(self, r: Request) -> None:
+        """Close once all is written; linger when the client may still be sending."""
+        core = r.location.core
+        if core.lingering_close == "always" or (core.lingering_close == "on" and self.reader.data and not self.eof):
+            self.state = LINGERING
+            self.linger_until = self.worker.loop.time() + core.lingering_time
+            self.reader.data = b""
+            self._half_close()
+            self.worker.timers.set(self, core.lingering_timeout)
+            return
+        self.state = SENDING
+        self.worker.timers.set(self, core.send_timeout)
+        self.transport.close()
+
+    def _half_close(self) -> None:
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def _client_gone(self, r: Request) -> None:
+        if not r.client_gone_ok:
+            r.interrupt(Interrupted(499))
+
+    # -- used by requests ------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes for the client; without effect once it has gone."""
+        if not self.lost:
+            self.sent += len(data)
+            self.transport.write(data)
+
+    def abort(self) -> None:
+        """Cut the connection: what is not yet sent is lost, and the client sees it."""
+        if not self.lost and self.transport is not None:
+            self.lost = True
+            self.paused = False
+            self.transport.abort()
+
+    def resume_reading(self) -> None:
+        if not self.reading and not self.lost:
+            self.reading = True
+            self.transport.resume_reading()
+
+    def may_keep(self, r: Request) -> bool:
+        """Whether the connection may serve another request after this one."""
+        core = r.location.core
+        if self.worker.leaving or not core.keepalive_timeout[0] or self.requests >= core.keepalive_requests:
+            return False
+        return self.worker.loop.time() - self.made < core.keepalive_time
+
+    def close_idle(self) -> None:
+        """Close the connection if no request is on it."""
+        if self.request is None and not self.reader.data:
+            self.transport.close()
+
+    def _core(self) -> Any:
+        return (self.request.location if self.request is not None else self.server.location).core
+
+    def _addresses(self) -> None:
+        transport = self.transport
+        self._remote = transport.get_extra_info("peername") or ""
+        self._local = transport.get_extra_info("sockname") or ""
+
+    @property
+    def remote_addr(self) -> bytes:
+        """The client's address as text, `unix:` on a Unix socket."""
+        if self._remote is None:
+            self._addresses()
+        return self._remote[0].encode() if isinstance(self._remote, tuple) else b"unix:"
+
+    @property
+    def remote_port(self) -> int:
+        if self._remote is None:
+            self._addresses()
+        return int(self._remote[1]) if isinstance(self._remote, tuple) else 0
+
+    @property
+    def local_host(self) -> bytes:
+        """$server_addr: the address that the client connected to."""
+        if self._local is None:
+            self._addresses()
+        if isinstance(self._local, tuple):
+            return str(self._local[0]).encode()
+        return b"unix:" + (self._local if isinstance(self._local, bytes) else str(self._local).encode())
+
+    @property
+    def local_port(self) -> int:
+        if self._local is None:
+            self._addresses()
+        return int(self._local[1]) if isinstance(self._local, tuple) else 0
+
+    @property
+    def is_unix(self) -> bool:
+        return self.listen.address.family == socket.AF_UNIX

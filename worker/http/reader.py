@@ -1,0 +1,371 @@
+"""[2] Bytes from a client -> request heads and body pieces (sans-IO, over httptools).
+
+`RequestReader.feed()` takes bytes; `read_head()` and `read_body()` give an event, None for "need more",
+or raise `BadRequest`. httptools checks and splits the head; framing is done here, exact to the byte, so
+that pipelined requests never depend on how the bytes arrived (RFC 9112 sections 2, 6, 7).
+
+Heads are parsed whole, so one httptools parser serves all connections of the worker.
+"""
+
+import re
+from collections.abc import Callable
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from headgate.worker.http.chunked import ChunkedError, ChunkedReader
+
+Header = tuple[bytes, bytes]
+
+HTTP_09, HTTP_10, HTTP_11 = 9, 10, 11
+
+_REQUEST_LINE = re.compile(rb"([A-Z_-]+) +([^\x00-\x20\x7f]+) +HTTP/(\d+)\.(\d+) *\r?\n")
+_SIMPLE_REQUEST = re.compile(rb"GET +(/[^\x00-\x20\x7f]*) *\r?\n")
+_LENGTH = re.compile(rb"\d{1,18}")
+_PLAIN_NAME = re.compile(rb"[A-Za-z0-9-]+")
+
+
+class BadRequest(Exception):
+    """A request that cannot be read: the status to answer with, and the reason for the error log."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(status, reason)
+        self.status = status
+        self.reason = reason
+
+
+class RequestHead:
+    """A request's line and fields as they came; `headers` keeps order and spelling."""
+
+    __slots__ = ("chunked", "close", "content_length", "expect", "headers", "host", "keep_alive", "method", "odd", "raw",
+                 "target", "upgrade", "version")  # fmt: skip
+
+    def __init__(self, raw: bytes, method: bytes, target: bytes, version: int, headers: list[Header]) -> None:
+        self.raw = raw
+        self.method = method
+        self.target = target
+        self.version = version
+        self.headers = headers
+        self.host: bytes | None = None
+        self.content_length: int | None = None
+        self.chunked = False
+        self.close = False
+        self.keep_alive = False
+        self.expect = False
+        self.upgrade: bytes | None = None
+        self.odd = False  # a field name has other characters than letters, digits and "-"
+
+    @property
+    def line(self) -> bytes:
+        """The request line without its line end, as $request gives it."""
+        return self.raw.lstrip(b"\r\n").split(b"\n", 1)[0].rstrip(b"\r")
+
+
+class _Collector:
+    """What httptools calls back; it is told each head's fields once."""
+
+    __slots__ = ("complete", "headers", "target")
+
+    def __init__(self) -> None:
+        self.headers: list[Header] = []
+        self.target = b""
+        self.complete = False
+
+    def on_url(self, url: bytes) -> None:
+        self.target = url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name, value.rstrip(b" \t")))
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+
+_collector = _Collector()
+
+
+def _new_parser() -> HttpRequestParser:
+    parser = HttpRequestParser(_collector)
+    # framing and connection persistence are decided here, not by the parser
+    parser.set_dangerous_leniencies(
+        lenient_keep_alive=True,
+        lenient_data_after_close=True,
+        lenient_transfer_encoding=True,
+        lenient_chunked_length=True,
+        lenient_optional_cr_before_lf=True,
+    )
+    return parser
+
+
+_parser = _new_parser()
+
+
+def parse_head(raw: bytes) -> RequestHead:
+    """Parse one whole head, up to and with the empty line; raises BadRequest."""
+    global _parser
+    collector = _collector
+    headers: list[Header] = []
+    collector.headers = headers
+    collector.complete = False
+    method = raw[: raw.find(b" ")]
+    try:
+        _parser.feed_data(raw)
+        end = raw.find(b"\r\n", len(method) + len(collector.target))
+        if raw[end - 8 : end] == b"HTTP/1.1":
+            head = RequestHead(raw, method, collector.target, HTTP_11, headers)
+        else:
+            head = _odd_line(raw, headers)
+    except HttpParserUpgrade:
+        _parser = _new_parser()
+        head = _odd_line(raw, headers)
+    except HttpParserError:
+        _parser = _new_parser()
+        head = _retry(raw)
+        headers = head.headers
+    else:
+        if not collector.complete:
+            _parser = _new_parser()
+    for header in headers:
+        learn = _known.get(header[0], _learn)
+        if learn is not None:
+            learn(head, header[0], header[1])
+    if head.chunked or head.host is None or head.content_length is not None:
+        _check_framing(head)
+    return head
+
+
+def _odd_line(raw: bytes, headers: list[Header]) -> RequestHead:
+    """A head whose line is not the usual `METHOD target HTTP/1.1`."""
+    text = raw.lstrip(b"\r\n")
+    match = _REQUEST_LINE.match(text)
+    if match is None:
+        raise BadRequest(400, "client sent invalid request")
+    major, minor = int(match[3]), int(match[4])
+    if major != 1:
+        if major > 1:
+            raise BadRequest(505, "client sent invalid version in request line")
+        raise BadRequest(400, "client sent invalid version in request line")
+    return RequestHead(text, match[1], match[2], HTTP_11 if minor >= 1 else HTTP_10, headers)
+
+
+def _retry(raw: bytes) -> RequestHead:
+    """A head that httptools refused. Its request line is judged by nginx's rules (any method, bytes
+    above 0x7f in the target, a bare LF); the fields must satisfy httptools all the same."""
+    global _parser
+    text = raw.lstrip(b"\r\n")
+    match = _REQUEST_LINE.match(text)
+    if match is None:
+        if re.match(rb"[A-Z_-]+ ", text) is None:
+            raise BadRequest(400, "client sent invalid method")
+        if re.match(rb"[A-Z_-]+ +[^\x00-\x20\x7f]+ +HTTP/[2-9]", text):
+            raise BadRequest(505, "client sent invalid version")
+        raise BadRequest(400, "client sent invalid request")
+    headers: list[Header] = []
+    _collector.headers = headers
+    try:
+        _parser.feed_data(b"GET / HTTP/1.1\r\n" + text[match.end() :])
+    except HttpParserUpgrade:
+        pass
+    except HttpParserError as error:
+        raise BadRequest(400, f"client sent invalid header line: {error}") from None
+    finally:
+        _parser = _new_parser()
+    return _odd_line(text, headers)
+
+
+# -- fields that decide framing and persistence --------------------------------------------------
+
+
+def _on_host(head: RequestHead, name: bytes, value: bytes) -> None:
+    if head.host is not None:
+        raise BadRequest(400, f'client sent duplicate host header: "Host: {_text(value)}"')
+    head.host = value
+
+
+def _on_content_length(head: RequestHead, name: bytes, value: bytes) -> None:
+    if head.content_length is not None:
+        raise BadRequest(400, f'client sent duplicate header line: "Content-Length: {_text(value)}"')
+    if not _LENGTH.fullmatch(value):
+        raise BadRequest(400, 'client sent invalid "Content-Length" header')
+    head.content_length = int(value)
+
+
+def _on_transfer_encoding(head: RequestHead, name: bytes, value: bytes) -> None:
+    if head.chunked:
+        raise BadRequest(400, f'client sent duplicate header line: "Transfer-Encoding: {_text(value)}"')
+    if value.lower() != b"chunked":
+        raise BadRequest(501, f'client sent unknown "Transfer-Encoding": "{_text(value)}"')
+    head.chunked = True
+
+
+def _on_connection(head: RequestHead, name: bytes, value: bytes) -> None:
+    low = value.lower()
+    if b"close" in low:
+        head.close = True
+    elif b"keep-alive" in low:
+        head.keep_alive = True
+
+
+def _on_expect(head: RequestHead, name: bytes, value: bytes) -> None:
+    head.expect = value.lower() == b"100-continue"
+
+
+def _on_upgrade(head: RequestHead, name: bytes, value: bytes) -> None:
+    head.upgrade = value
+
+
+Learn = Callable[[RequestHead, bytes, bytes], None]
+_FRAMING: dict[bytes, Learn] = {
+    b"host": _on_host,
+    b"content-length": _on_content_length,
+    b"transfer-encoding": _on_transfer_encoding,
+    b"connection": _on_connection,
+    b"expect": _on_expect,
+    b"upgrade": _on_upgrade,
+}
+_known: dict[bytes, Learn | None] = {}  # by the client's spelling, so that the usual ones need no lower()
+
+
+def _on_odd(head: RequestHead, name: bytes, value: bytes) -> None:
+    head.odd = True
+
+
+def _learn(head: RequestHead, name: bytes, value: bytes) -> None:
+    handler = _FRAMING.get(name.lower())
+    if handler is None and not _PLAIN_NAME.fullmatch(name):
+        handler = _on_odd
+    if len(_known) < 1024 and len(name) < 64:
+        _known[name] = handler
+    if handler is not None:
+        handler(head, name, value)
+
+
+def _check_framing(head: RequestHead) -> None:
+    if head.chunked:
+        if head.version < HTTP_11:
+            raise BadRequest(400, 'client sent HTTP/1.0 request with "Transfer-Encoding" header')
+        if head.content_length is not None:
+            raise BadRequest(400, 'client sent "Content-Length" and "Transfer-Encoding" headers at the same time')
+    if head.host is None and head.version >= HTTP_11:
+        raise BadRequest(400, 'client sent HTTP/1.1 request without "Host" header')
+
+
+def _text(value: bytes) -> str:
+    return value.decode("latin-1")
+
+
+# -- the reader ----------------------------------------------------------------------------------
+
+
+class RequestReader:
+    """One connection's bytes. Heads and bodies must be read in turn: read_head, then read_body to its end.
+
+    `buffered` is the most a head may take in all and `line_limit` the longest single line
+    (large_client_header_buffers); `small` is client_header_buffer_size.
+    """
+
+    __slots__ = ("_chunked", "_left", "_scanned", "data")
+
+    def __init__(self) -> None:
+        self.data = b""
+        self._scanned = 0
+        self._left = 0
+        self._chunked: ChunkedReader | None = None
+
+    def feed(self, data: bytes) -> None:
+        self.data = self.data + data if self.data else data
+
+    def read_head(self, count: int, size: int) -> RequestHead | None:
+        """The next head, or None while it is not complete.
+
+        count, size: large_client_header_buffers; a line longer than `size`, or more than `count` of
+        them in all, raises 414 (request line) or 494 (fields).
+        """
+        data = self.data
+        end = data.find(b"\r\n\r\n", self._scanned)
+        if end < 0:
+            end = self._odd_end(data)
+            if end < 0:
+                if len(data) > size:
+                    _check_size(data, count, size)
+                self._scanned = max(len(data) - 3, 0)
+                return None
+        else:
+            end += 4
+            if data[0] in b"\r\n" and not data[:end].strip(b"\r\n"):
+                self.data = data[end:]  # empty lines before a request are skipped (RFC 9112 2.2)
+                self._scanned = 0
+                return self.read_head(count, size)
+        self._scanned = 0
+        if end == len(data):
+            raw = data
+            self.data = b""
+        else:
+            raw = data[:end]
+            self.data = data[end:]
+        if end > size:
+            _check_size(raw, count, size)
+        head = parse_head(raw)
+        self._left = head.content_length or 0
+        if head.chunked:
+            self._chunked = ChunkedReader()
+        return head
+
+    def _odd_end(self, data: bytes) -> int:
+        """The end of a head with bare LF line ends, or of an HTTP/0.9 request; -1 when there is none."""
+        if b"\n" not in data:
+            return -1
+        for mark in (b"\n\n", b"\n\r\n"):
+            at = data.find(mark)
+            if at > 0 and data[:at].strip(b"\r\n"):
+                return at + len(mark)
+        return -1
+
+    def read_simple(self) -> bytes | None:
+        """The target of an HTTP/0.9 request (`GET /path`, no version), or None."""
+        match = _SIMPLE_REQUEST.match(self.data)
+        if match is None:
+            return None
+        self.data = self.data[match.end() :]
+        return match[1]
+
+    @property
+    def line(self) -> bytes:
+        """What there is of the line being read, for the log of a request that could not be read."""
+        return self.data.lstrip(b"\r\n").split(b"\n", 1)[0].rstrip(b"\r")
+
+    @property
+    def body_done(self) -> bool:
+        """Whether the current request's body has been read to its end."""
+        return not self._left and self._chunked is None
+
+    def read_body(self) -> bytes:
+        """What has arrived of the body, b"" when nothing new has; `body_done` tells the end."""
+        data = self.data
+        if self._chunked is not None:
+            try:
+                out, used = self._chunked.feed(data)
+            except ChunkedError as error:
+                raise BadRequest(400, f"client sent invalid chunked body: {error}") from None
+            self.data = data[used:]
+            if self._chunked.done:
+                self._chunked = None
+            return out
+        if len(data) <= self._left:
+            self._left -= len(data)
+            self.data = b""
+            return data
+        out = data[: self._left]
+        self.data = data[self._left :]
+        self._left = 0
+        return out
+
+
+def _check_size(data: bytes, count: int, size: int) -> None:
+    """nginx's limits: no line longer than one large buffer, no more than `count` buffers in all."""
+    first = data.find(b"\n")
+    if first < 0 or first >= size:
+        raise BadRequest(414, "client sent too long URI")
+    if any(len(line) >= size for line in data.split(b"\n")[1:]):
+        raise BadRequest(494, "client sent too long header line")
+    if len(data) > count * size:
+        raise BadRequest(494, "client sent too large request")

@@ -1,0 +1,45 @@
+"""nginx's regular expressions: PCRE2 with its match limit, over bytes.
+
+A pattern that runs into the limit raises `RegexError`; the request is answered with 500 and the worker
+lives on.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import pcre2
+
+if TYPE_CHECKING:
+    from headgate.worker.http.request import Request
+
+
+class RegexError(Exception):
+    """A pattern that does not compile, or a match that hit PCRE's limits."""
+
+
+class Regex:
+    """A compiled pattern. `names` are its named groups, which become variables."""
+
+    __slots__ = ("_pattern", "names", "text")
+
+    def __init__(self, text: str, caseless: bool = False) -> None:
+        self.text = text
+        flags = pcre2.IGNORECASE if caseless else pcre2.NOFLAG
+        try:
+            self._pattern = pcre2.compile(text.encode("utf-8", "surrogateescape"), flags=flags)
+        except pcre2.LibraryError as error:
+            raise RegexError(f'pcre2_compile() failed: {error} in "{text}"') from None
+        self.names: dict[str, int] = dict(self._pattern.groupindex)
+
+    def search(self, subject: bytes) -> Any:
+        """A match object, or None; raises RegexError when the limit is hit."""
+        try:
+            return self._pattern.search(subject)
+        except pcre2.LibraryError as error:
+            raise RegexError(f'pcre2_match() failed: {error} on "{subject!r}" using "{self.text}"') from None
+
+    def capture(self, request: "Request", match: Any) -> None:
+        """Make a match's groups the request's $1... and set the named ones."""
+        request.captures = match
+        if self.names:
+            for name, index in self.names.items():
+                request.vars[name.lower()] = match.group(index)

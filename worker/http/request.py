@@ -1,0 +1,307 @@
+"""[3] A request: what the client asked, how far it has come, what will be answered.
+
+A request runs as one coroutine (`phases.run`) that no asyncio Task drives: it waits on a bare suspension
+point and the connection's or upstream's callback steps it on with `wake`. An asyncio Future may be awaited
+as well (connect, resolve, user code); then the future's callback steps it. Every path ends in `finish`,
+once.
+"""
+
+import asyncio
+import os
+import types
+from collections.abc import Callable, Coroutine, Generator
+from typing import TYPE_CHECKING, Any
+
+from headgate.masterd.logfile import Level
+from headgate.worker.http import output
+from headgate.worker.http.reader import HTTP_11, Header, RequestHead
+
+if TYPE_CHECKING:
+    from headgate.worker.http.body import RequestBody
+    from headgate.worker.http.conf import Location, Server
+    from headgate.worker.http.protocol import Connection
+    from headgate.worker.http.regex import Regex
+    from headgate.worker.upstream.upstream import Upstream
+
+# what a request may wait for; `wait` takes any union of them
+BODY, DRAIN, UPSTREAM = 1, 2, 4
+
+MAX_URI_CHANGES = 10  # internal redirects and rewrites of one request (NGX_HTTP_MAX_URI_CHANGES)
+
+
+class Interrupted(Exception):
+    """The request must end now; `status` is for the log (499: the client has gone, 408: it was too slow)."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+@types.coroutine
+def _suspend() -> Generator[None, int, int]:
+    return (yield)
+
+
+class Request:
+    """One request. Bytes stay bytes; `fields` are the response's fields that have no attribute of their own."""
+
+    __slots__ = (
+        "action", "allow_ranges", "args", "body", "body_filters", "bytes_sent_before", "captures", "chunked", "cleanups",
+        "client_gone_ok", "conn", "content_length", "content_type", "coro", "done", "err_status", "error_page", "etag", "fields",
+        "future", "head", "head_size", "header_only", "header_sent", "headers", "host", "internal", "keepalive", "last_modified",
+        "location", "location_field", "main", "method", "named", "out", "parent", "server", "started", "status",
+        "status_line", "target", "trailers", "upstream", "upstream_states", "uri", "uri_changed", "uri_changes", "valid_location", "valid_uri",
+        "vars", "version", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, conn: "Connection", head: RequestHead, server: "Server", started: float) -> None:
+        self.conn = conn
+        self.head = head
+        self.main = self
+        self.parent: Request | None = None
+        self.server = server
+        self.location: Location = server.location
+        self.started = started  # loop time when its first byte came
+        self.method = head.method
+        self.target = head.target
+        self.version = head.version
+        self.headers: list[Header] = head.headers
+        self.host = b""
+        self.uri = b""
+        self.args = b""
+        self.valid_uri = True  # the URI is still what the client sent: `target` may be passed on as it is
+        self.valid_location = True  # the URI still starts with the location's name: it may be replaced
+        self.uri_changed = False
+        self.uri_changes = MAX_URI_CHANGES + 1
+        self.internal = False
+        self.named = False
+        self.body: RequestBody | None = None
+        self.keepalive = False
+        self.vars: dict[str, bytes | None] = {}
+        self.captures: Any = None
+        self.action = ""
+
+        # the response
+        self.status = 0
+        self.status_line: bytes | None = None  # an upstream server's own reason phrase, "200 Fine"
+        self.fields: list[Header] = []
+        self.content_type: bytes | None = None
+        self.content_length: int | None = None
+        self.last_modified: float | None = None
+        self.etag: bytes | None = None
+        self.location_field: bytes | None = None
+        self.trailers: list[Header] | None = None
+        self.err_status = 0  # what error_page makes of the status
+        self.error_page = False  # an error page is being served: no second one
+        self.allow_ranges = False
+        self.header_sent = False
+        self.header_only = False
+        self.chunked = False
+        self.head_size = 0
+        self.out: bytes | None = None  # a head not yet written: it leaves together with the first body bytes
+        self.body_filters: list[Any] | None = None
+        self.bytes_sent_before = conn.sent
+
+        self.upstream: Upstream | None = None
+        self.upstream_states: list[Any] | None = None
+        self.cleanups: list[Callable[[], None]] | None = None
+        self.client_gone_ok = False  # go on though the client has left (cache, store, ignore_client_abort)
+        self.coro: Coroutine[Any, int, None] | None = None
+        self.waiting = 0
+        self.future: asyncio.Future[Any] | None = None
+        self.done = False
+
+    # -- the coroutine ---------------------------------------------------------------------------
+
+    def start(self, coro: Coroutine[Any, int, None]) -> None:
+        """Run the coroutine up to its first wait."""
+        self.coro = coro
+        self._step(None)
+
+    async def wait(self, events: int) -> int:
+        """Suspend until one of `events` happens and return it; raises Interrupted."""
+        self.waiting = events
+        return await _suspend()
+
+    def wake(self, event: int) -> None:
+        """Step the coroutine on if it waits for `event`; otherwise nothing is lost, for whoever waits looks first."""
+        if self.waiting & event:
+            self.waiting = 0
+            self._step(event)
+
+    def interrupt(self, error: Exception) -> None:
+        """Raise `error` where the coroutine waits."""
+        if self.done or self.coro is None or (not self.waiting and self.future is None):
+            return
+        self.waiting = 0
+        self.future = None
+        self._step(None, error)
+
+    def _step(self, value: Any, error: Exception | None = None) -> None:
+        coro = self.coro
+        assert coro is not None
+        try:
+            awaited = coro.send(value) if error is None else coro.throw(error)
+        except StopIteration:
+            self.finish()
+        except Exception as failure:
+            self._broken(failure)
+        else:
+            if awaited is not None:
+                self.future = awaited
+                awaited._asyncio_future_blocking = False  # the handshake of Future.__await__
+                awaited.add_done_callback(self._future_done)
+
+    def _future_done(self, future: "asyncio.Future[Any]") -> None:
+        if self.future is future:
+            self.future = None
+            self._step(None)
+        elif not future.cancelled():
+            future.exception()  # nobody waits any more: it counts as retrieved
+
+    def _broken(self, failure: Exception) -> None:
+        """A programming error ends this request alone: the connection is cut and the traceback logged."""
+        import traceback
+
+        text = "".join(traceback.format_exception(failure)).rstrip().replace("\n", " | ")
+        self.log(Level.CRIT, f"request failed: {text}")
+        self.status = self.status or 500
+        self.keepalive = False
+        self.conn.abort()
+        self.finish()
+
+    def finish(self) -> None:
+        """The one end of a request: clean up, write the access log, give the connection back. Idempotent."""
+        if self.done:
+            return
+        self.done = True
+        self.coro = None
+        if self.cleanups is not None:
+            for cleanup in self.cleanups:
+                cleanup()
+        for log in self.location.access_logs:
+            log.write(self)
+        if self.body is not None:
+            self.body.close()
+        self.conn.request_done(self)
+
+    def on_finish(self, cleanup: Callable[[], None]) -> None:
+        """Have `cleanup` called at the end, whatever happens."""
+        if self.cleanups is None:
+            self.cleanups = [cleanup]
+        else:
+            self.cleanups.append(cleanup)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def header(self, name: bytes) -> bytes | None:
+        """The value of a request field by its lower-case name; the first one when it is repeated."""
+        size = len(name)
+        for key, value in self.headers:
+            if len(key) == size and key.lower() == name:
+                return value
+        return None
+
+    def header_all(self, name: bytes, separator: bytes = b", ") -> bytes | None:
+        """The values of a repeated request field, joined."""
+        values = [value for key, value in self.headers if key.lower() == name]
+        return separator.join(values) if values else None
+
+    def capture(self, index: int) -> bytes | None:
+        """$1, $2 ... of the last regular expression that matched."""
+        match = self.captures
+        if match is None or index > match.re.groups:
+            return None
+        group: bytes | None = match.group(index)
+        return group
+
+    def matched(self, regex: "Regex", match: Any) -> None:
+        """A location's regular expression matched: its captures are the request's now."""
+        regex.capture(self, match)
+
+    @property
+    def line(self) -> bytes:
+        return self.head.line
+
+    # -- answering -------------------------------------------------------------------------------
+
+    def clear_response(self) -> None:
+        """Forget the response head made so far (an internal redirect, an error page)."""
+        self.fields = []
+        self.content_type = None
+        self.content_length = None
+        self.last_modified = None
+        self.etag = None
+        self.location_field = None
+        self.trailers = None
+        self.status_line = None
+        self.allow_ranges = False
+
+    def send_head(self) -> None:
+        """Run the location's header filters and make the head; it leaves with the first body bytes."""
+        if self.header_sent:
+            return
+        self.header_sent = True
+        if self.err_status:
+            self.status = self.err_status
+            self.status_line = None
+        for header_filter in self.location.filters:
+            header_filter(self)
+        output.make_head(self)
+
+    def send(self, data: bytes, last: bool = False) -> None:
+        """Send body bytes through the body filters to the client; `last` ends the response."""
+        if self.body_filters:
+            for body_filter in self.body_filters:
+                data = body_filter(self, data, last)
+        output.write(self, data, last)
+
+    def flush(self) -> None:
+        """Send now what waits to be sent together with more."""
+        output.flush(self)
+
+    async def drain(self) -> None:
+        """Wait while the client does not take what was sent (back-pressure)."""
+        conn = self.conn
+        while conn.paused:
+            await self.wait(DRAIN)
+
+    def redirect(self, uri: bytes, args: bytes) -> None:
+        """Make this an internal request for another URI; the caller returns phases.REDIRECT."""
+        self.uri = uri
+        self.args = args
+        self.valid_uri = False
+        self.internal = True
+        self.named = False
+
+    # -- logging ---------------------------------------------------------------------------------
+
+    def log(self, level: Level, message: str) -> None:
+        """An error log line with nginx's context: `message while ACTION, client: ..., request: "..."`."""
+        log = self.location.error_log
+        if level <= log.level:
+            log.emit(level, message + self.context(), self.conn.number)
+
+    def context(self) -> str:
+        """` while ..., client: ..., server: ..., request: "...", upstream: "...", host: "..."`."""
+        text = f" while {self.action}" if self.action else ""
+        names = self.server.names
+        text += f", client: {os.fsdecode(self.conn.remote_addr)}, server: {names[0] if names else ''}"
+        text += f', request: "{os.fsdecode(self.line)}"'
+        if self.parent is not None:
+            text += f', subrequest: "{os.fsdecode(self.uri)}"'
+        if self.upstream is not None and self.upstream.url:
+            text += f', upstream: "{self.upstream.url}"'
+        if self.head.host is not None:
+            text += f', host: "{os.fsdecode(self.head.host)}"'
+        referer = self.header(b"referer")
+        return text + (f', referrer: "{os.fsdecode(referer)}"' if referer is not None else "")
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes sent to the client for this request, head included."""
+        return self.conn.sent - self.bytes_sent_before
+
+    @property
+    def is_http11(self) -> bool:
+        return self.version >= HTTP_11

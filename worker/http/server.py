@@ -1,0 +1,120 @@
+"""The HTTP side of one worker process: accepts on the listening sockets, counts, and leaves in order.
+
+`start()` is called after the fork. Leaving is in steps: `stop_accepting`, then `idle_close` gives idle
+client connections a grace in which a next request is answered with `Connection: close`, and `active`
+tells when the last request has ended.
+"""
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from headgate.masterd.logfile import Level
+from headgate.worker.http.conf import HttpConf, Location
+from headgate.worker.http.protocol import Connection
+from headgate.worker.timers import Timers
+
+if TYPE_CHECKING:
+    from headgate.masterd.cycle import Cycle
+    from headgate.masterd.logfile import ErrorLog
+    from headgate.worker.http.listen import Listen
+    from headgate.worker.process import Worker
+
+
+class HttpWorker:
+    """What all connections of a worker share."""
+
+    __slots__ = (
+        "_servers", "accepted", "connections", "handled", "leaving", "limit", "log", "loop", "requests", "timers",
+    )  # fmt: skip
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, log: "ErrorLog", limit: int) -> None:
+        self.loop = loop
+        self.log = log
+        self.limit = limit
+        self.timers = Timers(loop)
+        self.connections: set[Connection] = set()
+        self.leaving = False
+        self.accepted = 0
+        self.handled = 0
+        self._servers: list[asyncio.Server] = []
+
+    def listen(self, sockets: "Sequence[tuple[Listen, socket.socket]]") -> None:
+        """Accept on these sockets from now on; they are closed by `stop_accepting`."""
+        for conf, sock in sockets:
+            sock.setblocking(False)
+            made = self.loop.create_server(
+                lambda conf=conf: Connection(self, conf),  # type: ignore[misc]
+                sock=sock,
+                backlog=conf.backlog,
+            )
+            self._servers.append(self.loop.run_until_complete(made))
+
+    def admit(self, conn: Connection) -> bool:
+        """Count a new connection in, unless worker_connections is reached."""
+        self.accepted += 1
+        if len(self.connections) >= self.limit:
+            self.log.emit(Level.ALERT, f"{self.limit} worker_connections are not enough")
+            return False
+        self.handled += 1
+        self.connections.add(conn)
+        return True
+
+    def release(self, conn: Connection) -> None:
+        self.connections.discard(conn)
+
+    # -- leaving ---------------------------------------------------------------------------------
+
+    def stop_accepting(self) -> None:
+        """Leave new connections to other processes; what is being served goes on."""
+        self.leaving = True
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+    def idle_close(self, grace: float) -> None:
+        """Close idle client connections after `grace` seconds; until then each may send one more request."""
+        if grace > 0:
+            self.loop.call_later(grace, self._close_idle)
+        else:
+            self._close_idle()
+
+    def _close_idle(self) -> None:
+        for conn in list(self.connections):
+            conn.close_idle()
+
+    @property
+    def active(self) -> int:
+        """Client connections still open."""
+        return len(self.connections)
+
+    def shutdown(self) -> None:
+        """Cut what is left (worker_shutdown_timeout, fast stop)."""
+        for conn in list(self.connections):
+            conn.abort()
+
+
+def start(cycle: "Cycle", loop: asyncio.AbstractEventLoop, worker: "Worker") -> HttpWorker:
+    """Start serving the cycle's http block in this process."""
+    http: HttpConf = cycle.config.http
+    served = HttpWorker(loop, cycle.log, cycle.config.events.worker_connections)
+    for server in http.servers:
+        for location in _all_locations(server.location):
+            if location.error_log is None:
+                location.error_log = cycle.log
+        for location in server.named.values():
+            if location.error_log is None:
+                location.error_log = cycle.log
+    for group in http.groups.values():
+        group.start(served)
+    served.listen(worker.listening)
+    return served
+
+
+def _all_locations(location: Location) -> list[Location]:
+    out = [location]
+    if location.tree is not None:
+        for child in location.tree.all:
+            out.extend(_all_locations(child))
+    return out

@@ -1,0 +1,105 @@
+"""Request targets -> normalized URIs, as nginx does (ngx_http_parse_complex_uri, RFC 3986 section 6).
+
+The URI of a request is decoded, its dot segments are removed and its repeated slashes merged; the
+arguments stay as they were written.
+"""
+
+import re
+
+from headgate.worker.http.reader import BadRequest
+
+_PLAIN = re.compile(rb"((?:/[^\x00-\x20\x7f%?#./][^\x00-\x20\x7f%?#/]*)*/?)(?:\?([^\x00-\x20\x7f#]*))?")
+_ABSOLUTE = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^\x00]*)")
+_ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
+_SLASHES = re.compile(rb"/{2,}")
+_SAFE_PATH = bytes(c for c in range(0x21, 0x7F) if c not in b'"#%<>?\\^`{|}')
+_SAFE_ARGS = bytes(c for c in range(0x21, 0x7F) if c not in b'"#%&+<>?\\^`{|}')
+_SAFE_COMPONENT = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
+
+_seen: dict[tuple[bytes, bool], tuple[bytes, bytes]] = {}
+
+
+def split_target(target: bytes, merge_slashes: bool) -> tuple[bytes, bytes]:
+    """An origin-form target -> (uri, args); raises BadRequest for what nginx answers with 400."""
+    key = (target, merge_slashes)
+    known = _seen.get(key)
+    if known is not None:
+        return known
+    match = _PLAIN.fullmatch(target)
+    if match is not None and match[1]:
+        out = (match[1], match[2] or b"")
+    else:
+        path, _, rest = target.partition(b"#")[0].partition(b"?")
+        out = (normalize(path, merge_slashes), rest)
+    if len(target) < 256:
+        if len(_seen) >= 4096:
+            _seen.clear()
+        _seen[key] = out
+    return out
+
+
+def split_absolute(target: bytes) -> tuple[bytes, bytes]:
+    """An absolute-form target -> (host with port, origin-form)."""
+    match = _ABSOLUTE.fullmatch(target)
+    if match is None or not match[2]:
+        raise BadRequest(400, "client sent invalid request")
+    rest = match[3]
+    return match[2], rest if rest.startswith(b"/") else b"/" + rest
+
+
+def normalize(path: bytes, merge_slashes: bool = True) -> bytes:
+    """Decode, remove dot segments, merge slashes; raises BadRequest (400) for a path outside the root."""
+    if not path.startswith(b"/"):
+        raise BadRequest(400, "client sent invalid request")
+    if b"%" in path:
+        if re.search(rb"%(?![0-9A-Fa-f]{2})", path) or b"%00" in path:
+            raise BadRequest(400, "client sent invalid request")
+        path = unescape(path)
+    if merge_slashes and b"//" in path:
+        path = _SLASHES.sub(b"/", path)
+    if b"/." not in path:
+        return path
+    out: list[bytes] = []
+    segments = path.split(b"/")[1:]
+    for i, segment in enumerate(segments):
+        last = i == len(segments) - 1
+        if segment == b"..":
+            if not out:
+                raise BadRequest(400, "client sent invalid request")
+            out.pop()
+            if last:
+                out.append(b"")
+        elif segment == b".":
+            if last:
+                out.append(b"")
+        else:
+            out.append(segment)
+    return b"/" + b"/".join(out)
+
+
+def unescape(text: bytes) -> bytes:
+    """%XX -> the byte; a lone percent sign stays."""
+    if b"%" not in text:
+        return text
+    return _ESCAPED.sub(lambda m: bytes((int(m[1], 16),)), text)
+
+
+def escape_uri(path: bytes) -> bytes:
+    """Escape what may not stand in a path, as nginx does when it passes on a changed URI (NGX_ESCAPE_URI)."""
+    return _escape(path, _SAFE_PATH)
+
+
+def escape_args(text: bytes) -> bytes:
+    """As nginx's NGX_ESCAPE_ARGS, for captures and variables put into arguments."""
+    return _escape(text, _SAFE_ARGS)
+
+
+def escape_component(text: bytes) -> bytes:
+    """Leave only RFC 3986 unreserved characters (NGX_ESCAPE_URI_COMPONENT)."""
+    return _escape(text, _SAFE_COMPONENT)
+
+
+def _escape(text: bytes, safe: bytes) -> bytes:
+    if not text.translate(None, safe):
+        return text
+    return b"".join(bytes((c,)) if c in safe else b"%%%02X" % c for c in text)

@@ -1,0 +1,72 @@
+"""Lazy deadlines: many timers for the price of storing a number.
+
+Whoever has a timeout stores `deadline` (loop time, seconds; 0 for none) and is filed once in a bucket. A
+coarse tick looks at the bucket that is due: what has a later deadline by then is filed anew, what is due
+gets `on_deadline()`. Moving a deadline later, the common case, costs nothing but the store.
+"""
+
+import asyncio
+from typing import Protocol
+
+TICK = 0.05  # seconds
+
+
+class Timed(Protocol):
+    """What can be filed: `filed` is the bucket it lies in, 0 for none; both belong to `Timers`."""
+
+    deadline: float
+    filed: int
+
+    def on_deadline(self) -> None: ...
+
+
+class Timers:
+    """One worker's deadlines. The tick runs only while something is filed."""
+
+    __slots__ = ("_buckets", "_handle", "_next", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._buckets: dict[int, list[Timed]] = {}
+        self._handle: asyncio.TimerHandle | None = None
+        self._next = 0
+
+    def set(self, timed: Timed, seconds: float) -> None:
+        """Give `timed` a deadline `seconds` from now."""
+        timed.deadline = deadline = self.loop.time() + seconds
+        filed = timed.filed
+        if not filed or deadline < (filed - 1) * TICK:
+            self._file(timed)
+
+    def _file(self, timed: Timed) -> None:
+        key = max(int(timed.deadline / TICK) + 1, self._next)
+        timed.filed = key
+        bucket = self._buckets.get(key)
+        if bucket is not None:
+            bucket.append(timed)
+            return
+        self._buckets[key] = [timed]
+        if self._handle is None:
+            self._next = int(self.loop.time() / TICK) + 1
+            self._handle = self.loop.call_later(TICK, self._tick)
+
+    def _tick(self) -> None:
+        now = self.loop.time()
+        current = int(now / TICK)
+        buckets = self._buckets
+        due = range(self._next, current + 1)
+        keys = list(due) if len(due) < len(buckets) else sorted(key for key in buckets if key <= current)
+        self._next = current + 1
+        for key in keys:
+            for timed in buckets.pop(key, ()):
+                if timed.filed != key:
+                    continue  # it was filed anew with an earlier deadline
+                timed.filed = 0
+                if timed.deadline == 0.0:
+                    continue
+                if timed.deadline > now:
+                    self._file(timed)
+                else:
+                    timed.deadline = 0.0
+                    timed.on_deadline()
+        self._handle = self.loop.call_later(TICK, self._tick) if buckets else None

@@ -1,0 +1,169 @@
+"""[9] Connections to upstream servers: TCP or Unix-domain, non-blocking, with nginx's error texts."""
+
+import asyncio
+import errno
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+from headgate.worker.http.request import UPSTREAM
+from headgate.worker.upstream.errors import Kind, UpstreamError
+
+if TYPE_CHECKING:
+    from headgate.worker.upstream.group import PeerAddress
+    from headgate.worker.upstream.keepalive import Keepalive
+    from headgate.worker.upstream.upstream import Upstream
+
+READ_AHEAD = 65536  # bytes received and not yet passed on, before reading is paused
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to a peer. `data` is what was received and not yet taken; `owner` uses it now."""
+
+    __slots__ = (
+        "cache", "data", "deadline", "eof", "error", "filed", "made", "owner", "paused", "reading", "received", "requests",
+        "sent", "transport",
+    )  # fmt: skip
+
+    def __init__(self, owner: "Upstream | None", made: float) -> None:
+        self.owner = owner
+        self.cache: Keepalive | None = None
+        self.transport: Any = None
+        self.data = b""
+        self.eof = False
+        self.error: OSError | None = None
+        self.paused = False  # the server does not read: its write buffer is full
+        self.reading = True
+        self.requests = 0
+        self.received = 0
+        self.sent = 0
+        self.made = made
+        self.deadline = 0.0
+        self.filed = 0
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        owner = self.owner
+        if owner is None:
+            self.close()  # nobody asked for this
+            return
+        self.data = self.data + data if self.data else data
+        self.received += len(data)
+        owner.request.wake(UPSTREAM)
+        if len(self.data) > READ_AHEAD and self.reading and self.owner is not None:
+            self.reading = False
+            self.transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        self.eof = True
+        if self.owner is None:
+            self.close()
+        else:
+            self.owner.request.wake(UPSTREAM)
+        return True  # what was received before is still wanted
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.eof = True
+        self.deadline = 0.0
+        self.paused = False
+        if isinstance(exc, OSError):
+            self.error = exc
+        if self.owner is None:
+            self.close()
+        else:
+            self.owner.request.wake(UPSTREAM)
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        if self.owner is not None:
+            self.owner.request.wake(UPSTREAM)
+
+    def on_deadline(self) -> None:
+        if self.owner is None:
+            self.close()
+        else:
+            self.owner.timed_out()
+
+    def write(self, data: bytes) -> None:
+        if not self.transport.is_closing():
+            self.sent += len(data)
+            self.transport.write(data)
+
+    def resume_reading(self) -> None:
+        if not self.reading:
+            self.reading = True
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def close(self) -> None:
+        """Close now; what was queued is dropped, what comes is ignored. Idempotent."""
+        self.owner = None
+        self.deadline = 0.0
+        if self.cache is not None:
+            self.cache.forget(self)
+            self.cache = None
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.abort() if self.paused else self.transport.close()
+
+
+def failed(what: str, error: OSError) -> UpstreamError:
+    """`connect() failed (111: Connection refused)`."""
+    number = error.errno or 0
+    if number == errno.ETIMEDOUT:
+        return UpstreamError(Kind.TIMEOUT, f"upstream timed out ({number}: {os.strerror(number)})")
+    return UpstreamError(Kind.ERROR, f"{what} failed ({number}: {os.strerror(number)})")
+
+
+async def open_connection(u: "Upstream", address: "PeerAddress", timeout: float) -> UpstreamConnection:
+    """Connect to a peer within `timeout` seconds. Raises UpstreamError."""
+    loop = u.worker.loop
+    try:
+        sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    except OSError as error:
+        raise failed("socket()", error) from None
+    transport = None
+    try:
+        number = sock.connect_ex(address.sockaddr)
+        if number in (errno.EINPROGRESS, errno.EINTR):
+            await _writable(u, sock, timeout)
+            number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            raise failed("connect()", OSError(number, ""))
+        conn = UpstreamConnection(u, loop.time())
+        transport, _ = await loop.create_connection(lambda: conn, sock=sock)
+    finally:
+        if transport is None:
+            sock.close()
+    return conn
+
+
+class _Waiter:
+    """A deadline for the time between connect() and its result."""
+
+    __slots__ = ("deadline", "filed", "u")
+
+    def __init__(self, u: "Upstream") -> None:
+        self.u = u
+        self.deadline = 0.0
+        self.filed = 0
+
+    def on_deadline(self) -> None:
+        self.u.timed_out()
+
+
+async def _writable(u: "Upstream", sock: socket.socket, timeout: float) -> None:
+    worker = u.worker
+    waiter = _Waiter(u)
+    loop = worker.loop
+    loop.add_writer(sock, u.request.wake, UPSTREAM)
+    worker.timers.set(waiter, timeout)
+    try:
+        await u.request.wait(UPSTREAM)
+    finally:
+        waiter.deadline = 0.0
+        loop.remove_writer(sock)

@@ -1,0 +1,191 @@
+"""The `upstream` block: servers, zone, keepalive; and the groups that proxy_pass makes without one."""
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from headgate.conf import slots
+from headgate.conf.directive import Call, Conf, Ctx, block, directive
+from headgate.conf.errors import ConfError
+from headgate.worker.upstream.group import Group, PeerAddress, ServerSpec, numeric, unix
+from headgate.worker.upstream.keepalive import KeepaliveConf
+
+if TYPE_CHECKING:
+    from headgate.conf.build import Scope
+    from headgate.worker.http.conf import HttpConf
+
+UPS = Ctx.UPSTREAM
+MIN_ZONE = 8 * 4096  # nginx: eight pages
+
+
+@dataclass(slots=True)
+class ZoneUse:
+    """`zone NAME [SIZE]`: several groups may share a zone, its size is given once."""
+
+    name: str
+    size: int | None
+    place: tuple[str, int]
+
+
+def _server(call: Call) -> ServerSpec:
+    spec = ServerSpec(call.args[0], [], place=(call.statement.file, call.statement.line))
+    for word in call.args[1:]:
+        _server_parameter(call, spec, word)
+    spec.addresses = resolve(call.args[0], 80, *spec.place)
+    return spec
+
+
+def _server_parameter(call: Call, spec: ServerSpec, word: str) -> None:
+    bad = call.error_at(f'invalid parameter "{word}"')
+    name, eq, value = word.partition("=")
+    if word == "backup":
+        spec.backup = True
+    elif word == "down":
+        spec.down = True
+    elif name in ("weight", "max_conns", "max_fails") and eq:
+        if not (value.isascii() and value.isdigit()) or (name == "weight" and not int(value)):
+            raise bad
+        setattr(spec, name, int(value))
+    elif name == "fail_timeout" and eq:
+        seconds = slots.parse_time(value, msec=False)
+        if seconds is None:
+            raise bad
+        spec.fail_timeout = seconds
+    else:
+        raise bad
+
+
+def _zone(call: Call) -> ZoneUse:
+    name = call.args[0]
+    if not name:
+        raise call.error_at(f'invalid zone name "{name}"')
+    size = None
+    if len(call.args) == 2:
+        size = slots.parse_size(call.args[1])
+        if size is None:
+            raise call.error_at(f'invalid zone size "{call.args[1]}"')
+        if size < MIN_ZONE:
+            raise call.error_at(f'zone "{name}" is too small')
+    return ZoneUse(name, size, (call.statement.file, call.statement.line))
+
+
+def _keepalive(call: Call) -> tuple[int, bool]:
+    text = call.args[0]
+    if not text.isdigit():
+        raise call.error_at(f'invalid value "{text}" in "{call.name}" directive')
+    if len(call.args) == 2 and call.args[1] != "local":
+        raise call.error_at(f'invalid parameter "{call.args[1]}"')
+    return int(text), len(call.args) == 2
+
+
+class GroupConf(Conf, level=Ctx.UPSTREAM):
+    """The directives of an upstream block."""
+
+    servers: list[ServerSpec] = directive("server", UPS, "1+", _server, many=True)
+    zone: ZoneUse | None = directive("zone", UPS, "1|2", _zone)
+    keepalive: tuple[int, bool] | None = directive("keepalive", UPS, "1|2", _keepalive)
+    keepalive_requests: int = directive("keepalive_requests", UPS, "1", slots.number, default=1000)
+    keepalive_time: float = directive("keepalive_time", UPS, "1", slots.msec, default=3600.0)
+    keepalive_timeout: float = directive("keepalive_timeout", UPS, "1", slots.msec, default=60.0)
+
+
+@block("upstream", Ctx.HTTP, "1")
+def upstream(call: Call) -> None:
+    """An upstream block."""
+    name = call.args[0]
+    http: HttpConf = call.scope.node
+    old = http.groups.get(name.lower())
+    if old is not None:
+        raise call.error_at(f'duplicate upstream "{name}"')
+    scope = call.build(Ctx.UPSTREAM)
+    conf = scope.merged(GroupConf)
+    if not conf.servers:
+        raise call.error_end("no servers are inside upstream")
+    if all(server.backup for server in conf.servers):
+        raise ConfError(f'no servers in upstream "{name}"', call.statement.file, call.statement.line)
+    if conf.keepalive is None:
+        keepalive = KeepaliveConf()
+    else:
+        keepalive = KeepaliveConf(*conf.keepalive)
+    keepalive.requests = conf.keepalive_requests
+    keepalive.time = conf.keepalive_time
+    keepalive.timeout = conf.keepalive_timeout
+    group = Group(name, conf.servers, keepalive_conf=keepalive)
+    if conf.zone is not None:
+        group.zone = conf.zone.name
+        _note_zone(http, conf.zone)
+    group.order()
+    http.groups[name.lower()] = group
+
+
+def _note_zone(http: "HttpConf", use: ZoneUse) -> None:
+    known = http.zones.get(use.name)
+    if known is None or known.size is None:
+        http.zones[use.name] = use
+    elif use.size is not None and use.size != known.size:
+        reason = f'the size {use.size} of shared memory zone "{use.name}" conflicts with already declared size {known.size}'
+        raise ConfError(reason, *use.place)
+
+
+def check_zones(http: "HttpConf") -> None:
+    """Every zone must have been given a size somewhere."""
+    for use in http.zones.values():
+        if use.size is None:
+            raise ConfError(f'zero size shared memory zone "{use.name}"', *use.place)
+
+
+def resolve(text: str, default_port: int, file: str, line: int, no_port: bool = False) -> list[PeerAddress]:
+    """`host[:port]`, `[v6]:port` or `unix:path` -> addresses; a name may have several. Raises ConfError."""
+    if text.startswith("unix:"):
+        path = text[5:]
+        if not path or len(path) > 107:
+            raise ConfError(f'invalid path in upstream "{text}"', file, line)
+        return [unix(path)]
+    host, port = split_host(text, default_port, file, line)
+    try:
+        return [numeric(str(ipaddress.ip_address(host.strip("[]"))), port)]
+    except ValueError:
+        pass
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise ConfError(f'host not found in upstream "{text}"', file, line) from None
+    return [numeric(str(sockaddr[0]), port) for sockaddr in dict.fromkeys(entry[4] for entry in found)]
+
+
+def split_host(text: str, default_port: int, file: str = "", line: int = 0) -> tuple[str, int]:
+    """`host:port` -> its parts; a missing port is `default_port`. Raises ConfError in nginx's words."""
+    end = text.rfind("]") if text.startswith("[") else 0
+    if end < 0:
+        raise ConfError(f'invalid host in upstream "{text}"', file, line)
+    host, colon, digits = text[end:].partition(":")
+    host = text[:end] + host
+    if not host:
+        raise ConfError(f'no host in upstream "{text}"', file, line)
+    if not colon:
+        return host, default_port
+    if not (digits.isascii() and digits.isdigit()) or not 0 < int(digits) < 65536:
+        raise ConfError(f'invalid port in upstream "{text}"', file, line)
+    return host, int(digits)
+
+
+def find_group(http: "HttpConf", host: str, default_port: int, file: str, line: int) -> Group:
+    """The group that a proxy_pass names: an upstream block, or an implicit group of the host's addresses."""
+    known = http.groups.get(host.lower())
+    if known is not None:
+        return known
+    name, colon, port = host.partition(":")
+    named = http.groups.get(name.lower())
+    if colon and named is not None and not named.implicit:
+        raise ConfError(f'upstream "{name}" may not have port {port}', file, line)
+    server = ServerSpec(host, resolve(host, default_port, file, line))
+    group = Group(host, [server], keepalive_conf=KeepaliveConf(0), implicit=True)
+    group.order()
+    http.groups[host.lower()] = group
+    return group
+
+
+def finish_groups(scope: "Scope") -> None:
+    """Checks that need every upstream block."""
+    check_zones(scope.config.http)

@@ -1,0 +1,106 @@
+"""[8] A group of peers as the workers use it: addresses, shared state, cached connections.
+
+One `Group` stands for an `upstream` block, or for the host of a proxy_pass that names none (an implicit
+group). Peers are known by their index; what they share with other workers is in the zone (`Peers`).
+"""
+
+import socket
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from headgate.shm.peers import Peers
+from headgate.shm.zone import GroupSpec, PeerSpec
+from headgate.worker.upstream.balancer.round_robin import RoundRobin
+from headgate.worker.upstream.keepalive import Keepalive, KeepaliveConf
+
+if TYPE_CHECKING:
+    from headgate.worker.http.server import HttpWorker
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAddress:
+    """Where a peer is: `name` as nginx writes it in $upstream_addr."""
+
+    family: int
+    sockaddr: Any
+    name: bytes
+    text: str
+
+
+def numeric(host: str, port: int) -> PeerAddress:
+    """The address of a literal IP."""
+    if ":" in host:
+        text = f"[{host}]:{port}"
+        return PeerAddress(socket.AF_INET6, (host, port, 0, 0), text.encode(), text)
+    text = f"{host}:{port}"
+    return PeerAddress(socket.AF_INET, (host, port), text.encode(), text)
+
+
+def unix(path: str) -> PeerAddress:
+    """The address of a Unix-domain socket."""
+    text = f"unix:{path}"
+    return PeerAddress(socket.AF_UNIX, path, text.encode("utf-8", "surrogateescape"), text)
+
+
+@dataclass(slots=True)
+class ServerSpec:
+    """One `server` line: a peer for each address its name stands for. `fail_timeout`, `slow_start` in seconds."""
+
+    name: str
+    addresses: list[PeerAddress]
+    weight: int = 1
+    max_conns: int = 0
+    max_fails: int = 1
+    fail_timeout: float = 10.0
+    backup: bool = False
+    down: bool = False
+    place: tuple[str, int] = ("", 0)
+
+
+@dataclass(slots=True)
+class Group:
+    """Peers in the order of shared memory: primaries first, then backups."""
+
+    name: str
+    servers: list[ServerSpec]
+    zone: str = ""  # "": the automatic zone
+    keepalive_conf: "KeepaliveConf | None" = None
+    implicit: bool = False
+    addresses: list[PeerAddress] = field(default_factory=list)
+    peers: Peers = None  # type: ignore[assignment]  # set when the zone is open
+    keepalive: "Keepalive | None" = None
+    balancer: Any = None  # set after the fork
+    worker: "HttpWorker" = None  # type: ignore[assignment]  # set after the fork
+    backup_exists: bool = False
+
+    def order(self) -> None:
+        """Put the peers in order, once all servers are known."""
+        servers = [s for s in self.servers if not s.backup] + [s for s in self.servers if s.backup]
+        self.backup_exists = any(s.backup for s in servers)
+        self.servers = servers
+        self.addresses = [address for server in servers for address in server.addresses]
+
+    def spec(self) -> GroupSpec:
+        """What the shared zone needs to know."""
+        peers = [
+            PeerSpec(
+                server=server.name,
+                address=address.text,
+                weight=server.weight,
+                max_conns=server.max_conns,
+                max_fails=server.max_fails,
+                fail_timeout=int(server.fail_timeout * 1000),
+                backup=server.backup,
+                down=server.down,
+            )
+            for server in self.servers
+            for address in server.addresses
+        ]
+        return GroupSpec(self.name, peers)
+
+    def start(self, worker: "HttpWorker", slot: int) -> None:
+        """In a worker, after the fork."""
+        self.worker = worker
+        self.balancer = RoundRobin(self.peers)
+        if self.keepalive_conf is not None and self.keepalive_conf.connections:
+            self.keepalive = Keepalive(self.keepalive_conf, worker)

@@ -1,0 +1,51 @@
+"""What an upstream protocol does by default: subclass it and fill create_request, process_header, finalize_request."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from headgate.worker.upstream.upstream import Upstream
+
+
+class Protocol:
+    """Defaults of `contract.UpstreamProtocol`: a body of u.length bytes, or all up to the server's close."""
+
+    __slots__ = ()
+
+    def create_request(self, u: "Upstream") -> bytes:
+        raise NotImplementedError(f"{type(self).__name__} must have create_request")
+
+    def process_header(self, u: "Upstream", data: bytes) -> int | None:
+        raise NotImplementedError(f"{type(self).__name__} must have process_header")
+
+    def finalize_request(self, u: "Upstream", status: int) -> None:
+        raise NotImplementedError(f"{type(self).__name__} must have finalize_request")
+
+    def reinit_request(self, u: "Upstream") -> None:
+        pass
+
+    def input_filter_init(self, u: "Upstream") -> None:
+        u.body_done = u.length == 0
+
+    def input_filter(self, u: "Upstream", data: bytes) -> bytes:
+        left = u.length
+        if left is None:
+            return data
+        if len(data) > left:
+            data = data[:left]
+            u.keepalive = False  # more than was announced: the connection cannot be trusted
+        u.length = left = left - len(data)
+        if not left:
+            u.body_done = True
+        return data
+
+    def eof(self, u: "Upstream") -> bool:
+        return u.length is None
+
+    def rewrite_redirect(self, u: "Upstream", value: bytes) -> bytes:
+        return value
+
+    def rewrite_cookie(self, u: "Upstream", value: bytes) -> bytes:
+        return value
+
+    def abort_request(self, u: "Upstream") -> None:
+        pass

@@ -1,0 +1,14 @@
+"""[11b] The response's head to the client, once the upstream server's has been understood."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from headgate.worker.upstream.upstream import Upstream
+
+
+def send_head(u: "Upstream") -> None:
+    """Make the head; it leaves together with the first body bytes."""
+    r = u.request
+    if u.body_done and r.content_length is None:
+        r.content_length = 0 if r.method != b"HEAD" and r.status not in (204, 304) else None
+    r.send_head()

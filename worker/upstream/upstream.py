@@ -1,0 +1,236 @@
+"""[7] The spine: one request's way to an upstream server and back.
+
+`Upstream.run()` is the whole of it: get_peer, connect, send_request, process_header, send_response,
+finalize. What an attempt raises as UpstreamError is judged in `next.py`; the loop over peers is here.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from headgate.masterd.logfile import Level
+from headgate.worker.http.phases import DONE
+from headgate.worker.http.request import UPSTREAM, Interrupted, Request
+from headgate.worker.upstream import header, pipe, response
+from headgate.worker.upstream.connect import UpstreamConnection, open_connection
+from headgate.worker.upstream.errors import STATUS, Kind, UpstreamError
+from headgate.worker.upstream.next import next_upstream, status_error
+from headgate.worker.upstream.peer import Attempt, free_peer, get_peer
+from headgate.worker.upstream.send import send_request
+
+if TYPE_CHECKING:
+    from headgate.worker.upstream.conf import UpstreamConf
+    from headgate.worker.upstream.contract import UpstreamProtocol
+    from headgate.worker.upstream.group import Group, PeerAddress
+    from headgate.worker.upstream.header import ResponseHead
+
+
+class Upstream:
+    """One request's use of an upstream group. `url` is what error lines show as the upstream."""
+
+    __slots__ = (
+        "_finalized", "address", "attempt", "balancer", "body", "body_done", "body_sent", "cached", "chunked_body", "conf",
+        "conn", "group", "head", "index", "keepalive", "length", "protocol", "request", "request_sent", "scheme", "started",
+        "streams_body", "tried", "tries", "uri", "wire", "worker",
+    )  # fmt: skip
+
+    def __init__(self, request: Request, conf: "UpstreamConf", group: "Group", protocol: "UpstreamProtocol") -> None:
+        self.request = request
+        self.conf = conf
+        self.group = group
+        self.protocol = protocol
+        self.worker = request.conn.worker
+        self.balancer = group.balancer
+        self.started = self.worker.loop.time()
+        self.index = -1
+        self.address: PeerAddress | None = None
+        self.attempt: Attempt | None = None
+        self.tried: bytearray | None = None
+        self.tries = 0  # attempts left; counted when the first one has failed
+        self.conn: UpstreamConnection | None = None
+        self.cached = False
+        self.wire = b""  # the request's head as sent
+        self.uri = b""
+        self.scheme = "http"
+        self.body: bytes | None = None  # a body of ours instead of the client's (proxy_set_body)
+        self.body_sent = False
+        self.streams_body = False
+        self.chunked_body = False
+        self.request_sent = False
+        self.head: ResponseHead | None = None
+        self.length: int | None = None  # body bytes still to come, None when only the framing tells
+        self.body_done = False
+        self.keepalive = False
+        self._finalized = False
+        request.upstream = self
+
+    async def run(self) -> int:
+        """Serve the request from the group. Returns DONE, or the status or redirect that ends it."""
+        status = 500
+        try:
+            self.wire = self.protocol.create_request(self)
+            while True:
+                try:
+                    self.get_peer()
+                    if not self.cached:
+                        await self.connect()
+                    await self.send_request()
+                    await self.process_header()
+                    break
+                except UpstreamError as error:
+                    status = self.failed(error)
+                    if status:
+                        return status
+                    self.protocol.reinit_request(self)
+            status = await self.send_response()
+            return status
+        except Interrupted as stop:
+            status = stop.status
+            self.protocol.abort_request(self)
+            raise
+        finally:
+            self.finalize(status)
+
+    # the steps
+
+    def get_peer(self) -> None:
+        self.request.action = "connecting to upstream"
+        get_peer(self)
+
+    async def connect(self) -> None:
+        assert self.address is not None and self.attempt is not None
+        self.conn = await open_connection(self, self.address, self.conf.connect_timeout)
+        self.attempt.connect_time = self.worker.loop.time() - self.attempt.start
+
+    async def send_request(self) -> None:
+        await send_request(self)
+
+    async def process_header(self) -> None:
+        """Wait for the response's head; a status that another peer may better is raised as an error."""
+        conn = self.conn
+        attempt = self.attempt
+        assert conn is not None and attempt is not None
+        self.request.action = "reading response header from upstream"
+        conn.requests += 1
+        self.worker.timers.set(conn, self.conf.read_timeout)
+        while True:
+            data = conn.data
+            if data:
+                taken = self.protocol.process_header(self, data)
+                if taken is not None:
+                    break
+            if conn.eof:
+                if conn.error is not None:
+                    cause = f"recv() failed ({conn.error.errno}: {conn.error.strerror})"
+                    raise UpstreamError(Kind.ERROR, cause)
+                raise UpstreamError(Kind.ERROR, "upstream prematurely closed connection")
+            conn.resume_reading()
+            await self.request.wait(UPSTREAM)
+            if conn.data is not data:
+                self.worker.timers.set(conn, self.conf.read_timeout)
+        conn.data = data[taken:] if taken < len(data) else b""
+        conn.deadline = 0.0
+        attempt.header_time = self.worker.loop.time() - attempt.start
+        head = self.head
+        assert head is not None
+        attempt.status = status = head.status
+        if status >= 300:
+            error = status_error(self, status)
+            if error is not None:
+                raise error
+
+    async def send_response(self) -> int:
+        """Pass the response on to the client."""
+        self.request.action = "reading upstream"
+        self.protocol.input_filter_init(self)
+        rc = header.process(self)
+        if rc is not None:
+            return rc
+        response.send_head(self)
+        await pipe.run(self)
+        return DONE
+
+    # what can happen on the way
+
+    def failed(self, error: UpstreamError) -> int:
+        """An attempt has failed: log it, give the peer back, decide. 0 to go on with the next peer."""
+        if error.kind is Kind.NO_LIVE:
+            self.request.log(Level.ERROR, error.cause)
+        else:
+            if not error.logged:
+                self.request.log(Level.ERROR, error.cause)
+            self.close_attempt(error)
+        states = self.request.upstream_states
+        if states and not states[-1].status:
+            states[-1].status = STATUS[error.kind]
+        return next_upstream(self, error)
+
+    def timed_out(self) -> None:
+        """A deadline of this attempt has passed."""
+        self.request.interrupt(UpstreamError(Kind.TIMEOUT, "upstream timed out (110: Connection timed out)"))
+
+    def close_attempt(self, error: UpstreamError | None) -> None:
+        """The attempt is over: note its figures, give the peer back, keep or close the connection."""
+        conn = self.conn
+        attempt = self.attempt
+        if attempt is not None:
+            if attempt.response_time is None:
+                attempt.response_time = self.worker.loop.time() - attempt.start
+            if conn is not None:
+                attempt.bytes_sent, attempt.bytes_received = conn.sent, conn.received
+        index = self.index
+        free_peer(self, error)
+        if conn is None:
+            return
+        self.conn = None
+        cache = self.group.keepalive
+        if error is None and self.keepalive and cache is not None and self.body_sent and not (conn.eof or conn.data):
+            conn.sent = conn.received = 0
+            conn.resume_reading()
+            cache.put(self.cache_key(index), conn)
+        else:
+            conn.close()
+
+    def finalize(self, status: int) -> None:
+        """The end, once: every path comes here, the client's abort too."""
+        if self._finalized:
+            return
+        self._finalized = True
+        if self.index >= 0:
+            self.close_attempt(None)
+        elif self.conn is not None:
+            self.conn.close()
+            self.conn = None
+        self.protocol.finalize_request(self, status)
+
+    # helpers of the steps
+
+    def note_attempt(self, attempt: Attempt) -> None:
+        """Add to what the $upstream_* variables list."""
+        states: list[Any] | None = self.request.upstream_states
+        if states is None:
+            self.request.upstream_states = [attempt]
+        else:
+            states.append(attempt)
+
+    def tries_left(self) -> int:
+        """Attempts left, the present one included: as many as there are peers, at most next_upstream_tries."""
+        if self.tried is not None:
+            return self.tries
+        tries = self.group.peers.tries()
+        limit = self.conf.next_upstream_tries
+        return min(tries, limit) if limit else tries
+
+    def conn_received(self) -> bool:
+        return self.conn is not None and self.conn.received > 0
+
+    def cache_key(self, index: int) -> object:
+        """Cached connections serve the same peer and, when `local`, only the same location's configuration."""
+        cache = self.group.keepalive_conf
+        return (index, id(self.conf)) if cache is not None and cache.local else index
+
+    @property
+    def url(self) -> str:
+        """`http://127.0.0.1:8080/path` while a peer is chosen, else the group."""
+        where = self.address.text if self.address is not None else self.group.name
+        if where.startswith("unix:"):
+            where += ":"
+        return f"{self.scheme}://{where}{self.uri.decode('utf-8', 'surrogateescape')}"
