@@ -15,6 +15,11 @@ from headgate.conf.template import Getter, Variable
 MODULES = [
     "headgate.conf.core",
     "headgate.worker.http.directives",
+    "headgate.worker.http.body",
+    "headgate.worker.http.special",
+    "headgate.worker.upstream.directives",
+    "headgate.worker.upstream.variables",
+    "headgate.worker.proxy.http",
 ]
 
 
