@@ -1,8 +1,10 @@
 # A process-shared robust mutex, taken with a bounded wait.
 #
 # Rules: a holder that dies leaves the lock to the next taker, which is told so (ORPHAN), repairs what the lock
-# guards and goes on. A holder that is stopped costs each other process one wait of 5 ms; from then on it only
-# tries, until it gets the lock again. Nothing waits, logs or does I/O while holding one.
+# guards and goes on. A holder that is stopped costs each other process one wait of 5 ms: who has waited in vain only
+# tries, until the lock has been taken once more by anybody. Nothing waits, logs or does I/O while holding one.
+
+from libc.stdint cimport uint64_t
 
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
@@ -47,8 +49,12 @@ cdef enum:
     WAIT_NS = 5_000_000
     SPINS = 64   # about as long as a critical section over a few peers
 
-cdef union LockLine:
+cdef struct LockState:
     pthread_mutex_t mutex
+    uint64_t turns  # how often it was taken, and one
+
+cdef union LockLine:
+    LockState state
     char[64] line
 
 cdef inline int lock_init(LockLine *lock) noexcept nogil:
@@ -61,38 +67,36 @@ cdef inline int lock_init(LockLine *lock) noexcept nogil:
         if rc == 0:
             rc = pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST)
         if rc == 0:
-            rc = pthread_mutex_init(&lock.mutex, &attr)
+            rc = pthread_mutex_init(&lock.state.mutex, &attr)
+            lock.state.turns = 1
         pthread_mutexattr_destroy(&attr)
     return rc
 
-cdef inline int lock_take(LockLine *lock, bint *suspect) noexcept nogil:
-    # `suspect` is the caller's own memory of a wait in vain.
+cdef inline int lock_take(LockLine *lock, uint64_t *stuck) noexcept nogil:
+    # `stuck` is the caller's own memory: the turn of the lock for which it has waited in vain, or 0.
+    cdef pthread_mutex_t *mutex = &lock.state.mutex
     cdef timespec until
-    cdef int spin, rc = pthread_mutex_trylock(&lock.mutex)
-    if rc == EBUSY and not suspect[0]:
-        for spin in range(SPINS):
-            hg_pause()
-            rc = pthread_mutex_trylock(&lock.mutex)
-            if rc != EBUSY:
-                break
-        else:
-            clock_gettime(CLOCK_MONOTONIC, &until)
-            until.tv_nsec += WAIT_NS
-            if until.tv_nsec >= 1_000_000_000:
-                until.tv_nsec -= 1_000_000_000
-                until.tv_sec += 1
-            rc = pthread_mutex_clocklock(&lock.mutex, CLOCK_MONOTONIC, &until)
-            suspect[0] = rc == ETIMEDOUT
-    if rc == 0:
-        suspect[0] = False
-        return TAKEN
-    if rc == EOWNERDEAD:
-        suspect[0] = False
-        return ORPHAN
-    return BUSY
+    cdef int spins = SPINS, rc = pthread_mutex_trylock(mutex)
+    while rc == EBUSY and spins:
+        hg_pause()
+        rc = pthread_mutex_trylock(mutex)
+        spins -= 1
+    if rc == EBUSY and lock.state.turns != stuck[0]:
+        clock_gettime(CLOCK_MONOTONIC, &until)
+        until.tv_nsec += WAIT_NS
+        if until.tv_nsec >= 1_000_000_000:
+            until.tv_nsec -= 1_000_000_000
+            until.tv_sec += 1
+        rc = pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, &until)
+        if rc == ETIMEDOUT:
+            stuck[0] = lock.state.turns
+    if rc != 0 and rc != EOWNERDEAD:
+        return BUSY
+    lock.state.turns += 1
+    return TAKEN if rc == 0 else ORPHAN
 
 cdef inline void lock_repaired(LockLine *lock) noexcept nogil:
-    pthread_mutex_consistent(&lock.mutex)
+    pthread_mutex_consistent(&lock.state.mutex)
 
 cdef inline void lock_free(LockLine *lock) noexcept nogil:
-    pthread_mutex_unlock(&lock.mutex)
+    pthread_mutex_unlock(&lock.state.mutex)

@@ -12,14 +12,14 @@ include "lock.pxi"
 cdef class Lock:
     """The lock in the 64 bytes of `buffer` at `offset`, made there when `create` is given.
 
-    `with lock:` holds it. Raises TimeoutError when another process keeps it for more than 5 ms, and at once when
-    that has happened and the lock is still taken. `repair` is called, under the lock, when its last holder died.
+    `with lock:` holds it. Raises TimeoutError when another process keeps it for more than 5 ms, and then at once
+    for as long as nobody gets it. `repair` is called, under the lock, when its last holder died.
     The lock is not reentrant: a process that takes it twice gets the TimeoutError too.
     """
 
     cdef Py_buffer view
     cdef LockLine *line
-    cdef bint suspect
+    cdef uint64_t stuck
     cdef object repair
 
     def __cinit__(self, buffer, Py_ssize_t offset, *, bint create=False, repair=None):
@@ -38,7 +38,7 @@ cdef class Lock:
         PyBuffer_Release(&self.view)
 
     def __enter__(self) -> None:
-        cdef int got = lock_take(self.line, &self.suspect)
+        cdef int got = lock_take(self.line, &self.stuck)
         if got == BUSY:
             raise TimeoutError("another process keeps the lock")
         if got == ORPHAN:

@@ -46,7 +46,7 @@ cdef class Peers:
     cdef readonly str upstream
     cdef readonly int count
     cdef readonly int primaries
-    cdef readonly bint single         # one primary, no backup: it is never given up
+    cdef readonly bint single         # one primary, no backup: it is never given up, and tried once a request
     cdef readonly int slot            # -1 until bound
     cdef readonly unsigned long unlocked  # decisions of this process made without the lock
     cdef Py_buffer view
@@ -55,7 +55,7 @@ cdef class Peers:
     cdef Hot **hot
     cdef uint32_t *record
     cdef int64_t *own                 # running values for picking without the lock
-    cdef bint suspect
+    cdef uint64_t stuck
     cdef tuple specs
 
     def __cinit__(self, buffer, str upstream, uint32_t group, list records, tuple specs):
@@ -292,7 +292,7 @@ cdef class Peers:
     # The lock
 
     cdef inline bint lock(self) noexcept nogil:
-        cdef int i, got = lock_take(&self.group.lock, &self.suspect)
+        cdef int i, got = lock_take(&self.group.lock, &self.stuck)
         if got == ORPHAN:
             for i in range(self.count):
                 self.hot[i].current = 0

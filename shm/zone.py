@@ -124,16 +124,20 @@ class Zone:
         self.size = size
         self._store = store
         self.generation, group_at, record_at = store.add(name, {k.group: k.peers for k in keys.values()})
-        self._peers = {
-            group.upstream: Peers(
-                store.segment.map,
-                group.upstream,
-                group_at[keys[group.upstream].group],
-                [record_at[key] for key in keys[group.upstream].peers],
-                tuple(group.peers),
-            )
-            for group in groups
-        }
+        try:
+            self._peers = {
+                group.upstream: Peers(
+                    store.segment.map,
+                    group.upstream,
+                    group_at[keys[group.upstream].group],
+                    [record_at[key] for key in keys[group.upstream].peers],
+                    tuple(group.peers),
+                )
+                for group in groups
+            }
+        except BaseException:
+            store.drop(self.generation)
+            raise
 
     @classmethod
     def create(
@@ -184,7 +188,7 @@ class Zone:
     # Workers' slots
 
     def claim_slot(self, pid: int = 0) -> int:
-        """A slot for a worker, `pid` 0 where it is not forked yet. IndexError when all are taken, OSError: no memory."""
+        """A slot for a worker; `pid` 0: it is not forked yet. IndexError when all are taken, OSError without memory."""
         return self._store.claim_slot(pid)
 
     def own_slot(self, slot: int, pid: int) -> None:

@@ -106,11 +106,11 @@ def test_every_decision_is_nginx_s(specs: list[PeerSpec], data: st.DataObject) -
         now += data.draw(st.sampled_from([0, 1, 9, 11, 1001]))
         if out and data.draw(st.booleans()):
             i = out.pop(data.draw(st.integers(0, len(out) - 1)))
-            state = data.draw(st.sampled_from([OK, NEXT, FAILED]))
-            peers.free(i, state, now)
-            model.free(i, state, now)
+            end = data.draw(st.sampled_from([OK, NEXT, FAILED]))
+            peers.free(i, end, now)
+            model.free(i, end, now)
         else:
-            tried = bytearray(data.draw(st.lists(st.integers(0, 1), min_size=len(specs), max_size=len(specs))))
+            tried = bytearray(data.draw(st.integers(0, 1)) for _ in specs)
             i = peers.pick(tried, now)
             assert i == model.pick(tried, now)
             if i >= 0:

@@ -156,6 +156,15 @@ def test_a_reload_that_does_not_fit_leaves_no_trace() -> None:
     assert states(old) == before
 
 
+def test_a_group_that_is_refused_leaves_no_trace() -> None:
+    old = running(group("u", peer("a"), peer("b")))
+    for n in range(100):
+        wrong = [PeerSpec("x", "x:80", backup=True), *(peer(f"{n}.{i}") for i in range(1000))]
+        with pytest.raises(ValueError, match="primaries first"):
+            Zone.create("z", None, [group("w", *wrong)], old)
+    Zone.create("z", None, [group("w", *(peer(f"n{n}") for n in range(20_000)))], old).abandon()
+
+
 def test_a_changed_size_keeps_all_state() -> None:
     groups = group("u", peer("a", max_conns=2), peer("b", max_conns=1))
     old = running(groups, size=32768)
@@ -240,9 +249,9 @@ def test_a_small_zone_takes_little_memory() -> None:
 
 
 def test_peers_out_of_range_are_refused() -> None:
-    for wrong in ({"weight": 0}, {"max_conns": -1}, {"fail_timeout": 1 << 62}):
+    for weight, max_conns, fail_timeout in ((0, 0, 0), (1, -1, 0), (1, 0, 1 << 62)):
         with pytest.raises(ValueError, match="of a peer cannot be"):
-            PeerSpec("a", "a:80", **wrong)
+            PeerSpec("a", "a:80", weight, max_conns, fail_timeout=fail_timeout)
 
 
 def test_numbers_as_large_as_nginx_takes_them_are_no_error() -> None:
