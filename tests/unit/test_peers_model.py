@@ -104,7 +104,7 @@ def test_every_decision_is_nginx_s(specs: list[PeerSpec], data: st.DataObject) -
     out: list[int] = []
     for _ in range(data.draw(st.integers(1, 60))):
         now += data.draw(st.sampled_from([0, 1, 9, 11, 1001]))
-        if out and data.draw(st.booleans()):
+        if bool(out) and data.draw(st.booleans()):
             i = out.pop(data.draw(st.integers(0, len(out) - 1)))
             end = data.draw(st.sampled_from([OK, NEXT, FAILED]))
             peers.free(i, end, now)
