@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from headgate.worker.http.location import LocationTree
     from headgate.worker.http.log import AccessLog
     from headgate.worker.http.request import Request
+    from headgate.masterd.zones import ZoneSpec
+    from headgate.worker.upstream.directives import ZoneUse
     from headgate.worker.upstream.group import Group
 
 C = TypeVar("C", bound=Conf)
@@ -30,14 +32,15 @@ HeaderFilter = Callable[["Request"], None]
 class Location:
     """One location (or a server's own level, where a request stands before a location is found).
 
-    `handler` gives the content, without one the `content` handlers are asked in turn; `rewrite`, `preaccess`, `access` and `precontent` hold the handlers of those
-    phases; `filters` the header filters in order. All are filled by `Conf.attach` hooks when the
-    configuration is built, so a location that needs none has empty tuples.
+    `handler` gives the content; without one the `content` handlers (index, static files) are asked in turn.
+    `rewrite`, `preaccess`, `access` and `precontent` hold the handlers of those phases; `filters` the header
+    filters in order. All are filled by `Conf.attach` hooks when the configuration is built, so a location that
+    needs none has empty tuples.
     """
 
     __slots__ = (
-        "access", "access_logs", "auto_redirect", "confs", "content", "core", "error_log", "filters", "handler", "index_phase", "kind",
-        "name", "precontent", "preaccess", "regex", "rewrite", "server", "text", "tree",
+        "access", "access_logs", "auto_redirect", "confs", "content", "core", "error_log", "filters", "handler",
+        "index_phase", "kind", "name", "precontent", "preaccess", "regex", "rewrite", "server", "text", "tree",
     )  # fmt: skip
 
     def __init__(self, kind: str, name: bytes, text: str, server: "Server") -> None:
@@ -128,13 +131,14 @@ class VirtualHosts:
 class HttpConf:
     """The http block. `listens` are the addresses to bind; each has its `hosts`."""
 
-    __slots__ = ("core", "finishers", "groups", "listens", "servers", "zones")
+    __slots__ = ("core", "finishers", "groups", "listens", "servers", "zone_uses", "zones")
 
     def __init__(self) -> None:
         self.core: CoreHttp = None  # type: ignore[assignment]
         self.servers: list[Server] = []
         self.listens: list[Listen] = []
         self.groups: dict[str, Group] = {}
-        self.zones: dict[str, Any] = {}
+        self.zone_uses: dict[str, ZoneUse] = {}  # `zone` directives
+        self.zones: dict[str, ZoneSpec] = {}  # what the cycle opens
         # run, in order, once names are resolved and everything is merged
         self.finishers: list[Callable[[], None]] = []

@@ -19,6 +19,7 @@ from headgate.worker.http.listen import Address, Listen
 from headgate.worker.http.listen import parse as parse_listen
 from headgate.worker.http.location import LocationTree
 from headgate.worker.http.regex import Regex, RegexError
+from headgate.worker.upstream.directives import finish_zones
 
 LOC = HSL
 
@@ -148,6 +149,7 @@ def http(call: Call) -> None:
     _virtual_hosts(call, conf)
     for finisher in conf.finishers:
         finisher()
+    finish_zones(conf)
     call.scope.variables.resolve()  # what finishing added
 
 

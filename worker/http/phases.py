@@ -14,7 +14,7 @@ from headgate.worker.http.conf import Handler
 from headgate.worker.http.location import REDIRECT as NAME_WITH_SLASH
 from headgate.worker.http.reader import BadRequest
 from headgate.worker.http.regex import RegexError
-from headgate.worker.http.request import Interrupted, Request
+from headgate.worker.http.request import Interrupted, Replaced, Request
 
 DONE = 0  # the response is complete
 REDIRECT = -1  # r.redirect() was called: start over with the new URI
@@ -25,14 +25,18 @@ PHASES = ("server_rewrite", "find_location", "rewrite", "preaccess", "access", "
 async def run(r: Request, status: int | None = None) -> None:
     """Serve one request to its end. `status`: it could not be read, answer with this."""
     try:
-        rc = status if status is not None else await _phases(r, REDIRECT)
+        rc = status if status is not None else REDIRECT
         while rc != DONE:
-            if rc < 0:
-                rc = await _phases(r, rc)
-            else:
-                rc = special.answer(r, rc)
-                if rc.__class__ is CoroutineType:
-                    rc = await rc  # type: ignore[misc]
+            try:
+                if rc < 0:
+                    rc = await _phases(r, rc)
+                else:
+                    rc = special.answer(r, rc)
+                    if rc.__class__ is CoroutineType:
+                        rc = await rc  # type: ignore[misc]
+            except Replaced as other:
+                rc = other.status
+                r.err_status = 0
     except Interrupted as stop:
         r.status = r.status if r.header_sent else stop.status
         r.keepalive = False
@@ -78,10 +82,13 @@ async def _phases(r: Request, start: int) -> int:
                 rc = await _chain(r, location.precontent)
                 if rc is not None:
                     return rc
-            handler = location.handler or special.no_handler
-            rc = handler(r)
-            if rc.__class__ is CoroutineType:
-                rc = await rc  # type: ignore[misc]
+            handler = location.handler
+            if handler is None:
+                rc = await _chain(r, location.content)
+            else:
+                rc = handler(r)
+                if rc.__class__ is CoroutineType:
+                    rc = await rc  # type: ignore[misc]
             return special.no_content(r) if rc is None else rc  # type: ignore[return-value]
     except RegexError as error:
         r.log(Level.ALERT, str(error))
@@ -101,13 +108,23 @@ async def _chain(r: Request, handlers: tuple[Handler, ...]) -> int | None:
     return None
 
 
-def count_change(r: Request) -> int | None:
+def count_change(r: Request, doing: str = "processing", what: bytes | None = None) -> int | None:
     """One more internal redirect; 500 when it goes round in circles."""
     r.uri_changes -= 1
     if r.uri_changes > 0:
         return None
-    r.log(Level.ERROR, f'rewrite or internal redirection cycle while processing "{r.uri.decode("utf-8", "replace")}"')
+    text = (r.uri if what is None else what).decode("utf-8", "replace")
+    r.log(Level.ERROR, f'rewrite or internal redirection cycle while {doing} "{text}"')
     return 500
+
+
+def internal_redirect(r: Request, uri: bytes, args: bytes) -> int:
+    """Start over with another URI (index, try_files): REDIRECT, or 500 when it goes round in circles."""
+    rc = count_change(r, "internally redirecting to", uri)
+    if rc is not None:
+        return rc
+    r.redirect(uri, args)
+    return REDIRECT
 
 
 def find_location(r: Request) -> int | None:

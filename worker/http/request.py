@@ -20,17 +20,30 @@ if TYPE_CHECKING:
     from headgate.worker.http.body import RequestBody
     from headgate.worker.http.conf import Location, Server
     from headgate.worker.http.protocol import Connection
+    from headgate.worker.http.ranges import Ranges
     from headgate.worker.http.regex import Regex
     from headgate.worker.upstream.upstream import Upstream
 
 # what a request may wait for; `wait` takes any union of them
 BODY, DRAIN, UPSTREAM = 1, 2, 4
 
+# Request.allow_ranges: none; one, cut out of the body as it passes; any number, which the body's sender
+# takes from Request.ranges
+NO_RANGES, ONE_RANGE, ANY_RANGES = 0, 1, 2
+
 MAX_URI_CHANGES = 10  # internal redirects and rewrites of one request (NGX_HTTP_MAX_URI_CHANGES)
 
 
 class Interrupted(Exception):
     """The request must end now; `status` is for the log (499: the client has gone, 408: it was too slow)."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Replaced(Exception):
+    """Another answer takes the place of the one whose head was being made (412, 416): raised by header filters."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -46,12 +59,13 @@ class Request:
     """One request. Bytes stay bytes; `fields` are the response's fields that have no attribute of their own."""
 
     __slots__ = (
-        "action", "allow_ranges", "args", "body", "body_filters", "bytes_sent_before", "captures", "chunked", "cleanups",
-        "client_gone_ok", "conn", "content_length", "content_type", "coro", "done", "err_status", "error_page", "etag", "fields",
-        "future", "head", "head_size", "header_only", "header_sent", "headers", "host", "internal", "keepalive", "last_modified",
-        "location", "location_field", "main", "method", "named", "out", "parent", "server", "started", "status",
-        "status_line", "target", "trailers", "upstream", "upstream_states", "uri", "uri_changed", "uri_changes", "valid_location", "valid_uri",
-        "vars", "version", "waiting",
+        "action", "add_uri_to_alias", "allow_ranges", "args", "body", "body_filters", "bytes_sent_before",
+        "captures", "chunked", "cleanups", "client_gone_ok", "conn", "content_length", "content_type", "coro",
+        "disable_not_modified", "done", "err_status", "error_page", "etag", "fields", "future", "head",
+        "head_size", "header_only", "header_sent", "headers", "host", "internal", "keepalive", "last_modified",
+        "location", "location_field", "main", "method", "named", "out", "parent", "ranges", "server", "started",
+        "status", "status_line", "target", "trailers", "upstream", "upstream_states", "uri", "uri_changed",
+        "uri_changes", "valid_location", "valid_uri", "vars", "version", "waiting",
     )  # fmt: skip
 
     def __init__(self, conn: "Connection", head: RequestHead, server: "Server", started: float) -> None:
@@ -71,6 +85,7 @@ class Request:
         self.args = b""
         self.valid_uri = True  # the URI is still what the client sent: `target` may be passed on as it is
         self.valid_location = True  # the URI still starts with the location's name: it may be replaced
+        self.add_uri_to_alias = False  # try_files made the URI what follows a regex location's alias
         self.uri_changed = False
         self.uri_changes = MAX_URI_CHANGES + 1
         self.internal = False
@@ -93,7 +108,9 @@ class Request:
         self.trailers: list[Header] | None = None
         self.err_status = 0  # what error_page makes of the status
         self.error_page = False  # an error page is being served: no second one
-        self.allow_ranges = False
+        self.allow_ranges = NO_RANGES
+        self.ranges: Ranges | None = None
+        self.disable_not_modified = False  # conditions were for an upstream server to test
         self.header_sent = False
         self.header_only = False
         self.chunked = False
@@ -235,18 +252,21 @@ class Request:
         self.location_field = None
         self.trailers = None
         self.status_line = None
-        self.allow_ranges = False
+        self.allow_ranges = NO_RANGES
 
     def send_head(self) -> None:
-        """Run the location's header filters and make the head; it leaves with the first body bytes."""
+        """Run the location's header filters and make the head; it leaves with the first body bytes.
+
+        Raises Replaced when a filter wants another answer.
+        """
         if self.header_sent:
             return
-        self.header_sent = True
         if self.err_status:
             self.status = self.err_status
             self.status_line = None
         for header_filter in self.location.filters:
             header_filter(self)
+        self.header_sent = True
         output.make_head(self)
 
     def send(self, data: bytes, last: bool = False) -> None:

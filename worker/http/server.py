@@ -107,7 +107,7 @@ def start(cycle: "Cycle", loop: asyncio.AbstractEventLoop, worker: "Worker") -> 
             if location.error_log is None:
                 location.error_log = cycle.log
     for group in http.groups.values():
-        group.start(served)
+        group.start(served, cycle.zones)
     served.listen(worker.listening)
     return served
 

@@ -19,6 +19,8 @@ _NO_KEEPALIVE = frozenset((400, 413, 414, 494, 495, 496, 497, 500, 501))
 _OWN = {494: (400, "Request Header Or Cookie Too Large"), 495: (400, "The SSL certificate error"),
         496: (400, "No required SSL certificate was sent"),
         497: (400, "The plain HTTP request was sent to HTTPS port")}  # fmt: skip
+# fields that a built-in page takes over from the answer it stands for
+_KEPT = {401: (b"WWW-Authenticate",), 407: (b"Proxy-Authenticate",), 416: (b"Content-Range",)}
 
 
 @dataclass(slots=True, frozen=True)
@@ -139,7 +141,8 @@ def _builtin(r: "Request", status: int) -> int:
     location = r.location_field
     if location is not None and 300 <= status < 400:
         location = absolute(r, location)
-    fields = [f for f in r.fields if f[0] in (b"WWW-Authenticate", b"Proxy-Authenticate")] if status in (401, 407) else []
+    kept = _KEPT.get(status, ())
+    fields = [field for field in r.fields if field[0] in kept]
     err_status = r.err_status
     r.clear_response()
     r.fields = fields
@@ -183,11 +186,6 @@ def absolute(r: "Request", location: bytes) -> bytes:
     if core.port_in_redirect and port and port != 80:
         host += b":%d" % port
     return b"http://" + host + location
-
-
-def no_handler(r: "Request") -> int:
-    """A location without content of its own: static files are tried by the static module, so there is none."""
-    return 404
 
 
 def no_content(r: "Request") -> int:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from headgate.conf import slots
 from headgate.conf.directive import Call, Conf, Ctx, block, directive
 from headgate.conf.errors import ConfError
+from headgate.masterd.zones import ZoneSpec
 from headgate.worker.upstream.group import Group, PeerAddress, ServerSpec, numeric, unix
 from headgate.worker.upstream.keepalive import KeepaliveConf
 
 if TYPE_CHECKING:
-    from headgate.conf.build import Scope
     from headgate.worker.http.conf import HttpConf
 
 UPS = Ctx.UPSTREAM
@@ -120,19 +120,23 @@ def upstream(call: Call) -> None:
 
 
 def _note_zone(http: "HttpConf", use: ZoneUse) -> None:
-    known = http.zones.get(use.name)
+    known = http.zone_uses.get(use.name)
     if known is None or known.size is None:
-        http.zones[use.name] = use
+        http.zone_uses[use.name] = use
     elif use.size is not None and use.size != known.size:
         reason = f'the size {use.size} of shared memory zone "{use.name}" conflicts with already declared size {known.size}'
         raise ConfError(reason, *use.place)
 
 
-def check_zones(http: "HttpConf") -> None:
-    """Every zone must have been given a size somewhere."""
-    for use in http.zones.values():
+def finish_zones(http: "HttpConf") -> None:
+    """Sort the groups into the zones they live in, once all are known. Raises ConfError."""
+    for use in http.zone_uses.values():
         if use.size is None:
             raise ConfError(f'zero size shared memory zone "{use.name}"', *use.place)
+        http.zones[use.name] = ZoneSpec(use.size)
+    for group in http.groups.values():
+        zone = http.zones.setdefault(group.zone, ZoneSpec(None))
+        zone.groups = [*zone.groups, group.spec()]
 
 
 def resolve(text: str, default_port: int, file: str, line: int, no_port: bool = False) -> list[PeerAddress]:
@@ -184,8 +188,3 @@ def find_group(http: "HttpConf", host: str, default_port: int, file: str, line: 
     group.order()
     http.groups[host.lower()] = group
     return group
-
-
-def finish_groups(scope: "Scope") -> None:
-    """Checks that need every upstream block."""
-    check_zones(scope.config.http)

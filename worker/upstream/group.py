@@ -14,7 +14,11 @@ from headgate.worker.upstream.balancer.round_robin import RoundRobin
 from headgate.worker.upstream.keepalive import Keepalive, KeepaliveConf
 
 if TYPE_CHECKING:
+    from headgate.masterd.zones import Zones
     from headgate.worker.http.server import HttpWorker
+
+
+AUTOMATIC_ZONE = "(automatic)"  # shared by the groups without a `zone` directive; no name can be this
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ class Group:
 
     name: str
     servers: list[ServerSpec]
-    zone: str = ""  # "": the automatic zone
+    zone: str = AUTOMATIC_ZONE
     keepalive_conf: "KeepaliveConf | None" = None
     implicit: bool = False
     addresses: list[PeerAddress] = field(default_factory=list)
@@ -98,9 +102,10 @@ class Group:
         ]
         return GroupSpec(self.name, peers)
 
-    def start(self, worker: "HttpWorker", slot: int) -> None:
+    def start(self, worker: "HttpWorker", zones: "Zones") -> None:
         """In a worker, after the fork."""
         self.worker = worker
+        self.peers = zones[self.zone].peers(self.name)
         self.balancer = RoundRobin(self.peers)
         if self.keepalive_conf is not None and self.keepalive_conf.connections:
             self.keepalive = Keepalive(self.keepalive_conf, worker)
