@@ -95,6 +95,11 @@ class RequestBody:
         self.whole = False  # read to its end, in `chunks` or the file
         self.reading = False
 
+    @property
+    def received(self) -> int:
+        """Bytes of the body read so far, as they came (with the chunked coding's own)."""
+        return self.request.conn.reader.taken if self.read_started else 0
+
     def _begin(self) -> None:
         self.read_started = True
         r = self.request

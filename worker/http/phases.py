@@ -131,7 +131,6 @@ def find_location(r: Request) -> int | None:
     """[5] Set r.location for r.uri, or return the status to answer with."""
     server = r.server.location
     r.location = server
-    r.valid_location = True
     tree = server.tree
     if tree is not None:
         found, how = tree.find(r.uri, r.matched)

@@ -6,6 +6,7 @@ the answer (nginx's lingering_close).
 """
 
 import asyncio
+import contextlib
 import socket
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from headgate.masterd.logfile import Level
 from headgate.worker.http import fields, phases, uri
 from headgate.worker.http.body import RequestBody
-from headgate.worker.http.reader import HTTP_10, HTTP_11, BadRequest, RequestHead, RequestReader
+from headgate.worker.http.reader import HTTP_10, HTTP_11, BadRequest, RequestHead, RequestReader, broken_head
 from headgate.worker.http.request import BODY, DRAIN, Interrupted, Request
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_in_next", "_local", "_remote", "began", "deadline", "eof", "filed", "linger_until", "listen", "lost", "made", "number",
-        "paused", "reader", "reading", "request", "requests", "sent", "server", "state", "transport", "worker",
+        "paused", "piped", "reader", "reading", "request", "requests", "sent", "server", "state", "transport", "worker",
     )  # fmt: skip
 
     def __init__(self, worker: "HttpWorker", listen: "Listen") -> None:
@@ -55,6 +56,7 @@ class Connection(asyncio.Protocol):
         self.eof = False
         self.lost = False
         self.paused = False  # the client does not read: its write buffer is full
+        self.piped = False  # the next request came before the answer to the last one
         self.reading = True
         self._in_next = False
         self._remote: Any = None
@@ -175,6 +177,7 @@ class Connection(asyncio.Protocol):
         self.deadline = 0.0
         server = self.server
         self.request = r = Request(self, head, server, self.began)
+        r.pipelined = self.piped
         self.began = 0.0
         try:
             matched = None
@@ -219,10 +222,11 @@ class Connection(asyncio.Protocol):
     def _unread(self, error: BadRequest) -> None:
         """Answer a request whose head cannot be read, and close."""
         reader = self.reader
-        line = reader.line
-        head = RequestHead(line + b"\r\n", b"GET", b"/", HTTP_10, [])
+        head = broken_head(reader.line)
         self.requests += 1
         self.request = r = Request(self, head, self.server, self.began or self.worker.loop.time())
+        with contextlib.suppress(BadRequest):
+            r.uri, r.args = uri.split_target(r.target, self.server.core.merge_slashes)
         r.action = "reading client request headers" if b"\n" in reader.data else "reading client request line"
         reader.data = b""
         r.log(Level.INFO, error.reason)
@@ -236,6 +240,7 @@ class Connection(asyncio.Protocol):
     def request_done(self, r: Request) -> None:
         """The request has ended: keep the connection for the next one, or close it."""
         self.request = None
+        self.piped = bool(self.reader.data)
         if self.lost:
             return
         r.flush()

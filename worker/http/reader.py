@@ -172,6 +172,14 @@ def _retry(raw: bytes) -> RequestHead:
     return _odd_line(text, headers)
 
 
+def broken_head(line: bytes) -> RequestHead:
+    """What is known of a head that could not be read; without method and target when not even its line makes sense."""
+    match = _REQUEST_LINE.fullmatch(line + b"\n")
+    if match is None or match[3] != b"1":
+        return RequestHead(line + b"\r\n", b"", b"", HTTP_10, [])
+    return RequestHead(line + b"\r\n", match[1], match[2], HTTP_10 if match[4] == b"0" else HTTP_11, [])
+
+
 # -- fields that decide framing and persistence --------------------------------------------------
 
 
@@ -263,10 +271,11 @@ class RequestReader:
     (large_client_header_buffers); `small` is client_header_buffer_size.
     """
 
-    __slots__ = ("_chunked", "_left", "_scanned", "data")
+    __slots__ = ("_chunked", "_left", "_scanned", "data", "taken")
 
     def __init__(self) -> None:
         self.data = b""
+        self.taken = 0  # bytes of the current body read so far, as they came
         self._scanned = 0
         self._left = 0
         self._chunked: ChunkedReader | None = None
@@ -296,15 +305,12 @@ class RequestReader:
                 self._scanned = 0
                 return self.read_head(count, size)
         self._scanned = 0
-        if end == len(data):
-            raw = data
-            self.data = b""
-        else:
-            raw = data[:end]
-            self.data = data[end:]
+        raw = data if end == len(data) else data[:end]
         if end > size:
             _check_size(raw, count, size)
         head = parse_head(raw)
+        self.data = data[end:]
+        self.taken = 0
         self._left = head.content_length or 0
         if head.chunked:
             self._chunked = ChunkedReader()
@@ -347,15 +353,18 @@ class RequestReader:
             except ChunkedError as error:
                 raise BadRequest(400, f"client sent invalid chunked body: {error}") from None
             self.data = data[used:]
+            self.taken += used
             if self._chunked.done:
                 self._chunked = None
             return out
         if len(data) <= self._left:
             self._left -= len(data)
+            self.taken += len(data)
             self.data = b""
             return data
         out = data[: self._left]
         self.data = data[self._left :]
+        self.taken += self._left
         self._left = 0
         return out
 

@@ -63,7 +63,7 @@ class Request:
         "captures", "chunked", "cleanups", "client_gone_ok", "conn", "content_length", "content_type", "coro",
         "disable_not_modified", "done", "err_status", "error_page", "etag", "fields", "future", "head",
         "head_size", "header_only", "header_sent", "headers", "host", "internal", "keepalive", "last_modified",
-        "location", "location_field", "main", "method", "named", "out", "parent", "ranges", "server", "started",
+        "location", "location_field", "main", "method", "named", "out", "parent", "pipelined", "ranges", "server", "started",
         "status", "status_line", "target", "trailers", "upstream", "upstream_states", "uri", "uri_changed",
         "uri_changes", "valid_location", "valid_uri", "vars", "version", "waiting",
     )  # fmt: skip
@@ -90,6 +90,7 @@ class Request:
         self.uri_changes = MAX_URI_CHANGES + 1
         self.internal = False
         self.named = False
+        self.pipelined = False
         self.body: RequestBody | None = None
         self.keepalive = False
         self.vars: dict[str, bytes | None] = {}
@@ -291,6 +292,7 @@ class Request:
         self.uri = uri
         self.args = args
         self.valid_uri = False
+        self.valid_location = True
         self.internal = True
         self.named = False
 

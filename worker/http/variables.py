@@ -29,6 +29,7 @@ _TCP_INFO = {"rtt": 68, "rttvar": 72, "snd_cwnd": 80, "rcv_space": 96}
 _TCP_INFO_SIZE = 104
 
 _PORT = re.compile(rb"[^\[\]]*(?:\[[^\[\]]*\])?:(\d{1,5})")
+_PROTOCOLS = {9: b"HTTP/0.9", 10: b"HTTP/1.0", 11: b"HTTP/1.1"}
 _HOSTNAME = os.uname().nodename.lower().encode()
 
 
@@ -127,12 +128,12 @@ def _content_length(r: "Request") -> bytes | None:
 
 
 def _protocol(r: "Request") -> bytes | None:
-    return {11: b"HTTP/1.1", 10: b"HTTP/1.0", 9: b"HTTP/0.9"}.get(r.version)
+    return _PROTOCOLS[r.version] if r.head.method else None
 
 
 def _set_args(r: "Request", value: bytes) -> None:
     r.args = value
-    r.valid_unparsed_uri = False
+    r.valid_uri = False
 
 
 def _remote_user(r: "Request") -> bytes | None:
@@ -140,8 +141,9 @@ def _remote_user(r: "Request") -> bytes | None:
     value = r.header(b"authorization")
     if value is None or value[:6].lower() != b"basic ":
         return None
+    text = value[6:].strip(b" ").rstrip(b"=")
     try:
-        user, colon, _ = base64.b64decode(value[6:].strip(b" "), validate=True).partition(b":")
+        user, colon, _ = base64.b64decode(text + b"=" * (-len(text) % 4), validate=True).partition(b":")
     except binascii.Error:
         return None
     return user if colon else None
@@ -230,7 +232,7 @@ def _body_bytes_sent(r: "Request") -> bytes:
 
 
 def _completion(r: "Request") -> bytes:
-    return b"OK" if r.main.complete else b""
+    return b"OK" if r.main.done and not r.conn.lost else b""
 
 
 def _sent_length(r: "Request") -> bytes | None:
@@ -330,7 +332,7 @@ _GETTERS: dict[str, Getter] = {
     "is_args": lambda r: b"?" if r.args else b"",
     "request_filename": _request_filename,
     "server_name": _server_name,
-    "request_method": lambda r: r.main.head.method or None,
+    "request_method": lambda r: r.main.method or None,
     "remote_user": _remote_user,
     "bytes_sent": lambda r: b"%d" % r.bytes_sent,
     "body_bytes_sent": _body_bytes_sent,
