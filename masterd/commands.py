@@ -5,7 +5,7 @@ import platform
 from collections.abc import Sequence
 
 import click
-from headgate.masterd import notify, pidfile, signals
+from headgate.masterd import pidfile, signals
 from headgate.masterd.cli import VERSION, show_version
 from headgate.masterd.cycle import Cycle, CycleError, Setup
 from headgate.masterd.listen import Listeners
@@ -174,11 +174,6 @@ def _serve(setup: Setup, log: ErrorLog) -> int:
     main = cycle.config.main
     if main.daemon:
         _daemonize()
-    try:
-        pidfile.write(main.pid)
-    except OSError as error:
-        log.emit(Level.EMERG, failed(f'open() "{main.pid}"', error))
-        return 1
     cycle.commit(inherited)
     cycle.redirect_stderr()
     ErrorLog.console = False
@@ -187,12 +182,7 @@ def _serve(setup: Setup, log: ErrorLog) -> int:
     cycle.log.emit(Level.NOTICE, 'using the "epoll" event method')
     cycle.log.emit(Level.NOTICE, f"headgate/{VERSION}, Python {platform.python_version()}")
     cycle.log.emit(Level.NOTICE, f"OS: {platform.system()} {platform.release()}")
-    if main.master_process:
-        Master(cycle).run()
-    else:
-        notify.ready("single process")
-        process.run_single(cycle).end()
-    return 0
+    return Master(cycle).run() if main.master_process else process.run_single(cycle)
 
 
 def _daemonize() -> None:

@@ -15,6 +15,7 @@ from headgate.conf.errors import ConfError
 from headgate.masterd import pidfile
 from headgate.masterd.listen import ListenError, Listeners
 from headgate.masterd.logfile import STDERR, ErrorLog, Level, LogTarget, failed, give
+from headgate.masterd.zones import ZoneError, Zones
 
 
 class CycleError(Exception):
@@ -33,15 +34,16 @@ class Setup:
 
 
 class Cycle:
-    """One configuration in force: `config`, the error `log` of its main level, its `listeners`."""
+    """One configuration in force: `config`, the error `log` of its main level, its `listeners` and `zones`."""
 
-    __slots__ = ("config", "listeners", "log", "setup")
+    __slots__ = ("config", "listeners", "log", "setup", "zones")
 
     def __init__(self, setup: Setup, config: Config, log: ErrorLog) -> None:
         self.setup = setup
         self.config = config
         self.log = log
         self.listeners = Listeners()
+        self.zones = Zones()
 
     @classmethod
     def read(cls, setup: Setup, log: ErrorLog) -> "Cycle":
@@ -71,13 +73,15 @@ class Cycle:
             _make_directories(config)
             undo.callback(config.logs.close)
             _open_logs(config)
-            sockets = old.listeners if isinstance(old, Cycle) else old
+            sockets, zones = (old.listeners, old.zones) if isinstance(old, Cycle) else (old, None)
             workers = config.main.worker_processes if config.main.master_process else 1
             try:
+                self.zones.open(config.http.zones if config.http else {}, zones)
+                undo.callback(self.zones.abandon)
                 self.listeners.open(listens, workers, sockets, log, testing)
-            except ListenError as error:
+                undo.callback(self.listeners.abandon)
+            except (ListenError, ZoneError) as error:
                 raise CycleError(str(error)) from None
-            undo.callback(self.listeners.abandon)
             self._check_pid_file(old)
             undo.pop_all()
         self._check_limit(log)
@@ -85,9 +89,9 @@ class Cycle:
     def _check_pid_file(self, old: "Cycle | Listeners") -> None:
         path = self.config.main.pid
         try:
-            if self.setup.testing:
+            if not isinstance(old, Cycle):
                 pidfile.check(path)
-            elif isinstance(old, Cycle) and old.config.main.pid != path:
+            elif old.config.main.pid != path:
                 pidfile.write(path)
         except OSError as error:
             raise CycleError(failed(f'open() "{path}"', error)) from None
@@ -100,6 +104,7 @@ class Cycle:
 
     def commit(self, old: "Cycle | Listeners") -> None:
         """Replace `old`: close and remove what only it has."""
+        self.zones.commit()
         if not isinstance(old, Cycle):
             self.listeners.commit(old, self.log)
             return
@@ -124,7 +129,15 @@ class Cycle:
     def abandon(self) -> None:
         """Close what `open` opened, as after a test of the configuration."""
         self.listeners.abandon()
+        self.zones.abandon()
         self.config.logs.close()
+
+    def write_pid_file(self) -> None:
+        """The last step of a start: whoever waits for the file finds everything there. Raises CycleError."""
+        try:
+            pidfile.write(self.config.main.pid)
+        except OSError as error:
+            raise CycleError(failed(f'open() "{self.config.main.pid}"', error)) from None
 
     def end(self) -> None:
         """The server has ended: leave nothing behind."""

@@ -116,11 +116,11 @@ class Listeners:
             for sock in entry.sockets:  # or the kernel lets no second socket in beside one without the option
                 _set(sock, entry, socket.SOL_SOCKET, "SO_REUSEPORT", 1, log)
         while len(entry.sockets) < wanted:
-            sock = _bind(entry, log, testing)
-            if sock is None:
+            new = _bind(entry, log, testing)
+            if new is None:
                 return False
-            entry.sockets.append(sock)
-            self._opened.append((entry, sock))
+            entry.sockets.append(new)
+            self._opened.append((entry, new))
         return True
 
     def commit(self, old: "Listeners", log: ErrorLog) -> None:

@@ -5,16 +5,17 @@ import os
 import socket
 import time
 
+_ADDRESS = os.environ.get("NOTIFY_SOCKET", "")  # as we were started: the `env` directive clears it
+
 
 def notify(**state: str | int) -> None:
     """Send the assignments, e.g. `notify(READY=1, STATUS="4 workers")`; failures do not matter to us."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address.startswith(("/", "@")):
+    if not _ADDRESS.startswith(("/", "@")):
         return
     text = "\n".join(f"{name}={value}" for name, value in state.items())
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.setblocking(False)
-        sock.connect("\0" + address[1:] if address.startswith("@") else address)
+        sock.connect("\0" + _ADDRESS[1:] if _ADDRESS.startswith("@") else _ADDRESS)
         sock.send(text.encode())
 
 

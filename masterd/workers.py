@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from headgate.masterd.cycle import Cycle
 from headgate.masterd.logfile import Level, failed
+from headgate.masterd.zones import Slots
 
 FATAL = 2  # exit code of a worker that can never start
 FIRST_DELAY, MAX_DELAY = 0.1, 5.0  # seconds before a worker that died while starting is tried again
@@ -22,11 +23,12 @@ FIRST_DELAY, MAX_DELAY = 0.1, 5.0  # seconds before a worker that died while sta
 
 @dataclass(slots=True)
 class Worker:
-    """A child process. `index` counts the workers of a cycle, `slot` all that run at the same time."""
+    """A child process. `index` counts the workers of a cycle; `slots` are its rows in the shared zones."""
 
     cycle: Cycle
     index: int
-    slot: int
+    slots: Slots
+    master: int
     pid: int = 0
     pipe: int = -1  # open until the worker serves
     leaving: bool = False
@@ -64,24 +66,25 @@ class Workers:
 
     def spawn(self, index: int) -> None:
         """Fork one worker."""
-        taken = {worker.slot for worker in self.live.values()}
-        worker = Worker(self.cycle, index, next(slot for slot in range(len(taken) + 1) if slot not in taken))
-        theirs = -1
+        worker, theirs = Worker(self.cycle, index, {}, master=os.getpid()), -1
         try:
+            worker.slots = self.cycle.zones.claim()
             worker.pipe, theirs = os.pipe()
             # the kernel sends SIGIO when the worker writes, so the loop waits for signals only
             fcntl.fcntl(worker.pipe, fcntl.F_SETOWN, os.getpid())
             fcntl.fcntl(worker.pipe, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
             worker.pid = os.fork()
-        except OSError as error:
+        except (IndexError, OSError) as error:
             worker.close_pipe()
-            self.cycle.log.emit(Level.ALERT, failed('fork() while spawning "worker process"', error))
+            self.cycle.zones.release(worker.slots)
+            self.cycle.log.emit(Level.ALERT, f'fork() failed while spawning "worker process" ({error})')
             self._retry(index)
         else:
             if worker.pid == 0:
                 for other in (worker, *self.live.values()):
                     other.close_pipe()
                 self.run(worker, theirs)
+            self.cycle.zones.own(worker.slots, worker.pid)
             self.cycle.log.emit(Level.NOTICE, f"start worker process {worker.pid}")
             self.live[worker.pid] = worker
         finally:
@@ -123,6 +126,10 @@ class Workers:
             if worker.cycle is not self.cycle and not worker.leaving:
                 self._kill(worker, number)
 
+    def has(self, cycle: Cycle) -> bool:
+        """Whether a worker of this cycle is still there."""
+        return any(worker.cycle is cycle for worker in self.live.values())
+
     def tell(self, number: signal.Signals, leave: bool = True) -> None:
         """Send `number` to all; `leave`: it tells them to go, so they are not replaced."""
         for worker in self.live.values():
@@ -137,11 +144,8 @@ class Workers:
             self.cycle.log.emit(Level.ALERT, failed(f"kill({worker.pid}, {int(number)})", error))
         worker.leaving = worker.leaving or leave
 
-    def reap(self, released: Callable[[Worker], None]) -> None:
-        """Collect the dead, log how each went, replace those that should be here.
-
-        `released` gives back what the worker's slot held in shared memory; it comes before any replacement.
-        """
+    def reap(self) -> None:
+        """Collect the dead, log how each went, replace those that should be here."""
         dead = []
         while True:
             try:
@@ -153,7 +157,7 @@ class Workers:
             worker = self.live.pop(pid, None)
             self._log_exit("worker process" if worker else "unknown process", pid, status)
             if worker is not None:
-                released(worker)
+                worker.cycle.zones.release(worker.slots)
                 dead.append((worker, os.waitstatus_to_exitcode(status)))
         for worker, code in dead:
             starting = worker.starting

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ http {
 }
 """
 OTHER = SITE.replace("PORT_0", "PORT_1")
+SPARE = "# %%PORT_1%% is given out, but not held, from the start\n"
 
 
 def refused(port: int) -> bool:
@@ -34,6 +36,12 @@ def listening(pid: int) -> set[str]:
     own = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd") if int(fd) > 2}
     rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
     return {row[9] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in own}
+
+
+def pipes(pid: int) -> list[str]:
+    """The pipes that a process has."""
+    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd") if int(fd) > 2]
+    return [link for link in links if link.startswith("pipe:")]
 
 
 def test_new_workers_serve_the_new_configuration(headgate: Factory) -> None:
@@ -78,8 +86,9 @@ def test_address_in_use_leaves_the_old_one_serving(headgate: Factory) -> None:
 
 
 def test_unwritable_log_leaves_the_old_one_serving(headgate: Factory) -> None:
-    server = headgate(SITE)
+    server = headgate(SPARE + SITE)
     server.allow("No such file or directory")
+    until(lambda: not pipes(server.pid), "the worker said that it serves")
     descriptors = len(os.listdir(f"/proc/{server.pid}/fd"))
     server.configure(OTHER.replace("server {", "access_log nowhere/a.log; server {"))
     server.send_signal(signal.SIGHUP)
@@ -92,7 +101,7 @@ def test_unwritable_log_leaves_the_old_one_serving(headgate: Factory) -> None:
 
 
 def test_addresses_come_go_and_stay(headgate: Factory) -> None:
-    server = headgate(SITE)
+    server = headgate(SPARE + SITE)
     kept = listening(server.pid)
     server.reload(SITE.replace("listen", "listen 127.0.0.1:%%PORT_1%%; listen", 1))
     assert server.get("/", index=1).status == 200
@@ -183,18 +192,15 @@ def test_no_request_is_lost_under_keepalive_load(headgate: Factory) -> None:
 
 
 def test_pid_file_moves(headgate: Factory) -> None:
-    server = headgate("pid %%DIR%%/first.pid;" + SITE, defaults=True, start=False)
-    conf = server.prefix / "nginx.conf"
+    server = headgate(SITE, start=False)
     server.ports.release()
-    text = conf.read_text()
-    argv = [word for word in server.argv(globals="error_log logs/error.log info;")]
-    import subprocess
-
-    process = subprocess.Popen(argv, start_new_session=True)
+    text = (server.prefix / "nginx.conf").read_text()
     first, second = server.prefix / "first.pid", server.prefix / "second.pid"
+    server.write("nginx.conf", text + "pid first.pid;")
+    process = subprocess.Popen(server.argv(globals="error_log logs/error.log info;"), start_new_session=True)
     try:
         until(first.exists, "the pid file")
-        conf.write_text(text.replace("first.pid", "second.pid"))
+        server.write("nginx.conf", text + "pid second.pid;")
         os.kill(process.pid, signal.SIGHUP)
         until(second.exists, "the new pid file")
         until(lambda: not first.exists(), "the old one removed")

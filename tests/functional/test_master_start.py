@@ -76,12 +76,12 @@ def test_not_enough_connections(headgate: Factory) -> None:
 @needs_root
 def test_workers_drop_to_the_user(headgate: Factory) -> None:
     server = headgate("user nobody nogroup;" + SITE)
+    assert server.get("/").status == 200
     (worker,) = server.workers()
     status = dict(line.split(":", 1) for line in Path(f"/proc/{worker}/status").read_text().splitlines())
     assert set(status["Uid"].split()) == {"65534"}
     assert set(status["Gid"].split()) == {"65534"}
     assert "0" not in status["Groups"].split()
-    assert server.get("/").status == 200
 
 
 @needs_root
@@ -108,11 +108,14 @@ def test_limits_priority_directory_affinity(headgate: Factory) -> None:
     )
     cpus = sorted(os.sched_getaffinity(server.pid))
     for index, worker in enumerate(sorted(server.workers())):
+        until(
+            lambda worker=worker: os.readlink(f"/proc/{worker}/cwd") == str(server.prefix / "html"),
+            "the last step of the worker's start",
+        )
         assert resource.prlimit(worker, resource.RLIMIT_NOFILE) == (600, 600)
         assert resource.prlimit(worker, resource.RLIMIT_CORE) == (1 << 20, 1 << 20)
         assert os.getpriority(os.PRIO_PROCESS, worker) == 5
         assert os.sched_getaffinity(worker) == {cpus[index % len(cpus)]}
-        assert os.readlink(f"/proc/{worker}/cwd") == str(server.prefix / "html")
     assert os.getpriority(os.PRIO_PROCESS, server.pid) == 0
 
 
@@ -234,8 +237,8 @@ def test_sockets_passed_by_systemd(headgate: Factory) -> None:
         inode = os.stat(passed.fileno()).st_ino
         other = unknown.getsockname()[1]
         script = (
-            f"exec 8<&{passed.fileno()} 9<&{unknown.fileno()}; exec 3<&8 4<&9 8<&- 9<&-;"
-            ' export LISTEN_PID=$$ LISTEN_FDS=2; exec "$@"'
+            f"exec 8<&{passed.fileno()} 9<&{unknown.fileno()} {passed.fileno()}<&- {unknown.fileno()}<&-;"
+            ' exec 3<&8 4<&9 8<&- 9<&-; export LISTEN_PID=$$ LISTEN_FDS=2; exec "$@"'
         )
         descriptors = (passed.fileno(), unknown.fileno())
         process = subprocess.Popen(
