@@ -12,7 +12,9 @@ _TIME = rb"(?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)"
 _FORMATS = (
     re.compile(rb"[^,]*, *(?P<day>\d\d) " + _MONTH + rb" (?P<year>\d{4}) " + _TIME),  # Sun, 06 Nov 1994 08:49:37 GMT
     re.compile(rb"[^,]*, *(?P<day>\d\d)-" + _MONTH + rb"-(?P<year>\d\d) " + _TIME),  # Sunday, 06-Nov-94 08:49:37 GMT
-    re.compile(rb"[^, ]* " + _MONTH + rb" (?P<day>[ \d]\d) " + _TIME + rb" (?P<year>\d{4})"),  # Sun Nov  6 08:49:37 1994
+    re.compile(
+        rb"[^, ]* " + _MONTH + rb" {1,2}(?P<day>\d{1,2}) " + _TIME + rb" (?P<year>\d{4})"
+    ),  # Sun Nov  6 08:49:37 1994
 )
 _DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
@@ -30,7 +32,7 @@ def parse(text: bytes) -> int | None:
     year = int(match["year"])
     if len(match["year"]) == 2:
         year += 1900 if year >= 70 else 2000
-    if hour > 23 or minute > 59 or second > 59 or not 1 <= day <= _DAYS[month - 1]:
+    if not year or hour > 23 or minute > 59 or second > 59 or not 1 <= day <= _DAYS[month - 1]:
         return None
     if month == 2 and day == 29 and (year % 4 or (year % 100 == 0 and year % 400)):
         return None

@@ -23,7 +23,7 @@ Entry = tuple[bytes, bytes, str, int]  # extension, type, file, line
 
 def _types(call: Call) -> list[Entry]:
     """`types { TYPE EXTENSION...; ... }`."""
-    out = []
+    out: list[Entry] = []
     for line in call.statement.block or ():
         if line.error is not None:
             raise line.error
