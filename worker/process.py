@@ -158,7 +158,8 @@ class Worker:
         self.listening = self.cycle.listeners.for_worker(self.index)
         if self.single:  # the master's part here: the socket outlives the server, for the next cycle
             self.listening = [(options, sock.dup()) for options, sock in self.listening]
-        self.server = http_server.start(self.cycle, self.loop, self)
+        if self.cycle.config.http is not None:
+            self.server = http_server.start(self.cycle, self.loop, self)
 
     def _heard(self, number: signal.Signals, handler: Callable[[], None]) -> None:
         self.cycle.log.emit(Level.NOTICE, f"signal {int(number)} ({number.name}) received")
@@ -199,7 +200,8 @@ class Worker:
         self._drain()
 
     def _retire_server(self, grace: float) -> None:
-        assert self.server is not None
+        if self.server is None:
+            return
         self.server.stop_accepting()
         self.server.idle_close(grace)
         timeout = self.cycle.config.main.worker_shutdown_timeout
