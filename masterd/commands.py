@@ -1,7 +1,7 @@
 """The flags of the command line and what they do; errors are worded as nginx words them."""
 
 import os
-import platform
+import sys
 from collections.abc import Sequence
 
 import click
@@ -180,8 +180,9 @@ def _serve(setup: Setup, log: ErrorLog) -> int:
     for target in log.targets:
         target.file.close()
     cycle.log.emit(Level.NOTICE, 'using the "epoll" event method')
-    cycle.log.emit(Level.NOTICE, f"headgate/{VERSION}, Python {platform.python_version()}")
-    cycle.log.emit(Level.NOTICE, f"OS: {platform.system()} {platform.release()}")
+    system = os.uname()
+    cycle.log.emit(Level.NOTICE, f"headgate/{VERSION}, Python {sys.version.split()[0]}")
+    cycle.log.emit(Level.NOTICE, f"OS: {system.sysname} {system.release}")
     return Master(cycle).run() if main.master_process else process.run_single(cycle)
 
 
