@@ -15,11 +15,25 @@ from headgate.conf.template import Getter, Variable
 MODULES = [
     "headgate.conf.core",
     "headgate.worker.http.directives",
+    "headgate.worker.http.variables",
+    "headgate.worker.http.map",
+    "headgate.worker.http.rewrite",
+    "headgate.worker.http.log",
     "headgate.worker.http.body",
     "headgate.worker.http.special",
     "headgate.worker.upstream.directives",
     "headgate.worker.upstream.variables",
     "headgate.worker.proxy.http",
+    "headgate.worker.http.types",
+    "headgate.worker.http.try_files",
+    "headgate.worker.http.index",
+    "headgate.worker.http.static",
+    "headgate.worker.http.sendfile",
+    # header filters, in the order in which they run
+    "headgate.worker.http.not_modified",
+    "headgate.worker.http.headers",
+    "headgate.worker.http.ranges",
+    "headgate.worker.http.trailers",
 ]
 
 

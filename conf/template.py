@@ -165,6 +165,10 @@ class Variables:
         self.known[key] = variable = Variable(key, get, set, changeable, stored=True, cached=True)
         return variable
 
+    def later(self, use: Callable[[], None]) -> None:
+        """Have `use()` called when names are looked up, to call `lookup` itself."""
+        self._uses.append(use)
+
     def want(self, name: str, use: Callable[[Getter], None]) -> None:
         """Have `use(getter)` called when names are looked up."""
         self._uses.append(lambda: use(self.lookup(name.lower())))

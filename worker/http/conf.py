@@ -11,10 +11,11 @@ from headgate.worker.http.listen import Listen
 from headgate.worker.http.regex import Regex
 
 if TYPE_CHECKING:
-    from headgate.masterd.logfile import ErrorLog
+    from headgate.masterd.logfile import ErrorLog, LogFile
     from headgate.worker.http.directives import CoreHttp, CoreLocation, CoreServer
     from headgate.worker.http.location import LocationTree
-    from headgate.worker.http.log import AccessLog
+    from headgate.worker.http.log import AccessLog, Buffer
+    from headgate.worker.http.log_format import LogFormat
     from headgate.worker.http.request import Request
     from headgate.masterd.zones import ZoneSpec
     from headgate.worker.upstream.directives import ZoneUse
@@ -26,6 +27,7 @@ C = TypeVar("C", bound=Conf)
 # (declined: go on), DONE (the response is complete), or a status to answer with.
 Result = int | None
 Handler = Callable[["Request"], Result | Awaitable[Result]]
+Rule = Callable[["Request"], Result]  # of the rewrite phases: a plain function, whose result may be STOP too
 HeaderFilter = Callable[["Request"], None]
 
 
@@ -53,7 +55,7 @@ class Location:
         self.core: CoreLocation = None  # type: ignore[assignment]  # set when merged
         self.handler: Handler | None = None
         self.auto_redirect = False
-        self.rewrite: tuple[Handler, ...] = ()
+        self.rewrite: tuple[Rule, ...] = ()
         self.preaccess: tuple[Handler, ...] = ()
         self.access: tuple[Handler, ...] = ()
         self.precontent: tuple[Handler, ...] = ()
@@ -131,12 +133,17 @@ class VirtualHosts:
 class HttpConf:
     """The http block. `listens` are the addresses to bind; each has its `hosts`."""
 
-    __slots__ = ("core", "finishers", "groups", "listens", "servers", "zone_uses", "zones")
+    __slots__ = (
+        "core", "finishers", "groups", "listens", "locations", "log_buffers", "log_formats", "servers", "zone_uses", "zones",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.core: CoreHttp = None  # type: ignore[assignment]
         self.servers: list[Server] = []
         self.listens: list[Listen] = []
+        self.locations: list[Location] = []  # all, at any depth, with those of servers and `if`
+        self.log_formats: dict[str, LogFormat] = {}
+        self.log_buffers: dict[LogFile | None, Buffer] = {}
         self.groups: dict[str, Group] = {}
         self.zone_uses: dict[str, ZoneUse] = {}  # `zone` directives
         self.zones: dict[str, ZoneSpec] = {}  # what the cycle opens

@@ -268,6 +268,7 @@ def finish_location(scope: Scope, node: Location, parents: Confs, finished: set[
         finish_location(child, child.node, confs, finished)
     for conf in confs.values():
         conf.attach(node)
+    scope.config.http.locations.append(node)
     nodes = [child.node for child in inner if not child.ctx & NONAME]
     if nodes:
         node.tree = LocationTree(nodes)

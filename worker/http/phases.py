@@ -5,12 +5,11 @@ Request.finish). A handler declines with None, or ends the request with DONE (an
 status becomes an error page, which may be an internal redirect and start over.
 """
 
-from types import CoroutineType
 from typing import TYPE_CHECKING
 
 from headgate.masterd.logfile import Level
 from headgate.worker.http import special
-from headgate.worker.http.conf import Handler
+from headgate.worker.http.conf import Handler, Rule
 from headgate.worker.http.location import REDIRECT as NAME_WITH_SLASH
 from headgate.worker.http.reader import BadRequest
 from headgate.worker.http.regex import RegexError
@@ -18,6 +17,7 @@ from headgate.worker.http.request import Interrupted, Replaced, Request
 
 DONE = 0  # the response is complete
 REDIRECT = -1  # r.redirect() was called: start over with the new URI
+STOP = -3  # of a rewrite rule: the rest of the rules is left out
 NAMED = -2  # r.location is a named location: go on with its rewrite phase
 PHASES = ("server_rewrite", "find_location", "rewrite", "preaccess", "access", "precontent", "content", "log")
 
@@ -32,7 +32,7 @@ async def run(r: Request, status: int | None = None) -> None:
                     rc = await _phases(r, rc)
                 else:
                     rc = special.answer(r, rc)
-                    if rc.__class__ is CoroutineType:
+                    if rc is not None and rc.__class__ is not int:
                         rc = await rc  # type: ignore[misc]
             except Replaced as other:
                 rc = other.status
@@ -48,19 +48,18 @@ async def _phases(r: Request, start: int) -> int:
     try:
         while True:
             if start == REDIRECT:
-                for handler in r.server.location.rewrite:
-                    rc = handler(r)
-                    if rc is not None:
-                        return await rc if rc.__class__ is CoroutineType else rc  # type: ignore[misc, return-value]
-            location = r.location
+                r.location = r.server.location
+                rc = _rewrite(r, r.location.rewrite)
+                if rc is not None:
+                    return rc
             if start != NAMED:
                 rc = find_location(r)
                 if rc is not None:
                     return rc
-                location = r.location
+            location = r.location
             r.uri_changed = False
-            if location.rewrite:
-                rc = await _chain(r, location.rewrite)
+            if location.rewrite and location.kind != "server":
+                rc = _rewrite(r, location.rewrite)
                 if rc is not None:
                     return rc
                 if r.uri_changed:
@@ -87,7 +86,7 @@ async def _phases(r: Request, start: int) -> int:
                 rc = await _chain(r, location.content)
             else:
                 rc = handler(r)
-                if rc.__class__ is CoroutineType:
+                if rc is not None and rc.__class__ is not int:
                     rc = await rc  # type: ignore[misc]
             return special.no_content(r) if rc is None else rc  # type: ignore[return-value]
     except RegexError as error:
@@ -98,10 +97,18 @@ async def _phases(r: Request, start: int) -> int:
         return error.status
 
 
+def _rewrite(r: Request, rules: tuple[Rule, ...]) -> int | None:
+    for rule in rules:
+        rc = rule(r)
+        if rc is not None:
+            return None if rc == STOP else rc
+    return None
+
+
 async def _chain(r: Request, handlers: tuple[Handler, ...]) -> int | None:
     for handler in handlers:
         rc = handler(r)
-        if rc.__class__ is CoroutineType:
+        if rc is not None and rc.__class__ is not int:
             rc = await rc  # type: ignore[misc]
         if rc is not None:
             return rc  # type: ignore[return-value]

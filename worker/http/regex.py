@@ -4,9 +4,11 @@ A pattern that runs into the limit raises `RegexError`; the request is answered 
 lives on.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pcre2
+from headgate.masterd.logfile import Level
 
 if TYPE_CHECKING:
     from headgate.worker.http.request import Request
@@ -36,6 +38,18 @@ class Regex:
             return self._pattern.search(subject)
         except pcre2.LibraryError as error:
             raise RegexError(f'pcre2_match() failed: {error} on "{subject!r}" using "{self.text}"') from None
+
+    def test(self, request: "Request", subject: bytes, log: bool) -> bool:
+        """Whether `subject` matches; its captures, or none, are the request's then. `log`: rewrite_log."""
+        match = self.search(subject)
+        if log:
+            verb = "does not match" if match is None else "matches"
+            request.log(Level.NOTICE, f'"{self.text}" {verb} "{os.fsdecode(subject)}"')
+        if match is None:
+            request.captures = None
+            return False
+        self.capture(request, match)
+        return True
 
     def capture(self, request: "Request", match: Any) -> None:
         """Make a match's groups the request's $1... and set the named ones."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from headgate.masterd.logfile import Level
-from headgate.worker.http.conf import HttpConf, Location
+from headgate.worker.http.conf import HttpConf
 from headgate.worker.http.protocol import Connection
 from headgate.worker.timers import Timers
 
@@ -99,22 +99,10 @@ def start(cycle: "Cycle", loop: asyncio.AbstractEventLoop, worker: "Worker") -> 
     """Start serving the cycle's http block in this process."""
     http: HttpConf = cycle.config.http
     served = HttpWorker(loop, cycle.log, cycle.config.events.worker_connections)
-    for server in http.servers:
-        for location in _all_locations(server.location):
-            if location.error_log is None:
-                location.error_log = cycle.log
-        for location in server.named.values():
-            if location.error_log is None:
-                location.error_log = cycle.log
+    for location in http.locations:
+        if location.error_log is None:
+            location.error_log = cycle.log
     for group in http.groups.values():
         group.start(served, cycle.zones)
     served.listen(worker.listening)
     return served
-
-
-def _all_locations(location: Location) -> list[Location]:
-    out = [location]
-    if location.tree is not None:
-        for child in location.tree.all:
-            out.extend(_all_locations(child))
-    return out

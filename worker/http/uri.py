@@ -11,9 +11,10 @@ from headgate.worker.http.reader import BadRequest
 _PLAIN = re.compile(rb"((?:/[^\x00-\x20\x7f%?#./][^\x00-\x20\x7f%?#/]*)*/?)(?:\?([^\x00-\x20\x7f#]*))?")
 _ABSOLUTE = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^\x00]*)")
 _ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
+_REDIRECT = re.compile(rb"%([0-9A-Fa-f]{2})|%[0-9A-Fa-f].?|%(.?)|(\?)", re.DOTALL)
 _SLASHES = re.compile(rb"/{2,}")
 _SAFE_PATH = bytes(c for c in range(0x21, 0x7F) if c not in b'"#%<>?\\^`{|}')
-_SAFE_ARGS = bytes(c for c in range(0x21, 0x7F) if c not in b'"#%&+<>?\\^`{|}')
+_SAFE_ARGS = bytes(c for c in range(0x21, 0x7F) if c not in b'"#%&+;<>?\\^`{|}')
 _SAFE_COMPONENT = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 
 _seen: dict[tuple[bytes, bool], tuple[bytes, bytes]] = {}
@@ -82,6 +83,26 @@ def unescape(text: bytes) -> bytes:
     if b"%" not in text:
         return text
     return _ESCAPED.sub(lambda m: bytes((int(m[1], 16),)), text)
+
+
+def unescape_redirect(text: bytes) -> bytes:
+    """Unescape what may stand in a Location as it is, up to the arguments (NGX_UNESCAPE_REDIRECT)."""
+    if b"%" not in text:
+        return text
+    out, at = [], 0
+    for match in _REDIRECT.finditer(text):
+        out += [text[at : match.start()], _in_redirect(match)]
+        at = match.end()
+        if out[-1] == b"?":
+            break
+    return b"".join(out) + text[at:]
+
+
+def _in_redirect(match: re.Match[bytes]) -> bytes:
+    if match[1] is None:  # of a broken escape nginx keeps this
+        return match[2] or match[3] or b""
+    char = bytes.fromhex(match[1].decode())
+    return char if b"%" < char < b"\x7f" else match[0]
 
 
 def escape_uri(path: bytes) -> bytes:
