@@ -222,13 +222,16 @@ class Connection(asyncio.Protocol):
     def _unread(self, error: BadRequest) -> None:
         """Answer a request whose head cannot be read, and close."""
         reader = self.reader
-        head = broken_head(reader.line)
+        head = broken_head(reader.data)
+        reader.data = b""
         self.requests += 1
         self.request = r = Request(self, head, self.server, self.began or self.worker.loop.time())
+        r.action = "reading client request headers" if head.method else "reading client request line"
         with contextlib.suppress(BadRequest):
-            r.uri, r.args = uri.split_target(r.target, self.server.core.merge_slashes)
-        r.action = "reading client request headers" if b"\n" in reader.data else "reading client request line"
-        reader.data = b""
+            if head.host is not None:
+                r.server = self._host(r, head)[0]
+                r.location = r.server.location
+            r.uri, r.args = uri.split_target(r.target, r.server.core.merge_slashes)
         r.log(Level.INFO, error.reason)
         if error.status == 408:
             r.status = 408
@@ -248,7 +251,7 @@ class Connection(asyncio.Protocol):
         if r.body is not None and not reader.body_done:
             self._leftover(r)
             return
-        if not r.keepalive or self.eof:
+        if not r.keepalive or self.eof or (self.worker.grace_over and not reader.data):
             self._close(r)
             return
         worker = self.worker

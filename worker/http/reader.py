@@ -20,6 +20,7 @@ HTTP_09, HTTP_10, HTTP_11 = 9, 10, 11
 
 _REQUEST_LINE = re.compile(rb"([A-Z_-]+) +([^\x00-\x20\x7f]+) +HTTP/(\d+)\.(\d+) *\r?\n")
 _SIMPLE_REQUEST = re.compile(rb"GET +(/[^\x00-\x20\x7f]*) *\r?\n")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*\r?\n")
 _LENGTH = re.compile(rb"\d{1,18}")
 _PLAIN_NAME = re.compile(rb"[A-Za-z0-9-]+")
 
@@ -172,12 +173,26 @@ def _retry(raw: bytes) -> RequestHead:
     return _odd_line(text, headers)
 
 
-def broken_head(line: bytes) -> RequestHead:
-    """What is known of a head that could not be read; without method and target when not even its line makes sense."""
-    match = _REQUEST_LINE.fullmatch(line + b"\n")
+def broken_head(data: bytes) -> RequestHead:
+    """What is known of a head that could not be read: its line and the fields up to the broken one.
+
+    Without method and target when not even the line makes sense.
+    """
+    lines = data.lstrip(b"\r\n").splitlines(keepends=True) or [b""]
+    match = _REQUEST_LINE.fullmatch(lines[0])
     if match is None or match[3] != b"1":
-        return RequestHead(line + b"\r\n", b"", b"", HTTP_10, [])
-    return RequestHead(line + b"\r\n", match[1], match[2], HTTP_10 if match[4] == b"0" else HTTP_11, [])
+        return RequestHead(lines[0], b"", b"", HTTP_10, [])
+    head = RequestHead(lines[0], match[1], match[2], HTTP_10 if match[4] == b"0" else HTTP_11, [])
+    for line in lines[1:]:
+        field = _FIELD.fullmatch(line)
+        if field is None and line not in (b"\r\n", b"\n"):
+            break
+        head.raw += line
+        if field is not None:
+            head.headers.append((field[1], field[2]))
+            if head.host is None and field[1].lower() == b"host":
+                head.host = field[2]
+    return head
 
 
 # -- fields that decide framing and persistence --------------------------------------------------
@@ -333,11 +348,6 @@ class RequestReader:
             return None
         self.data = self.data[match.end() :]
         return match[1]
-
-    @property
-    def line(self) -> bytes:
-        """What there is of the line being read, for the log of a request that could not be read."""
-        return self.data.lstrip(b"\r\n").split(b"\n", 1)[0].rstrip(b"\r")
 
     @property
     def body_done(self) -> bool:

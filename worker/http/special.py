@@ -1,5 +1,6 @@
 """Error pages and redirects: `error_page`, `return`'s bodies, nginx's built-in pages in headgate's name."""
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ from headgate.conf.template import Template
 from headgate.masterd.logfile import Level
 from headgate.worker.http import phases
 from headgate.worker.http.output import SERVER, status_text
+from headgate.worker.http.static import map_path
 
 if TYPE_CHECKING:
     from headgate.worker.http.request import Request
@@ -160,7 +162,7 @@ def _builtin(r: "Request", status: int) -> int:
 
 
 def _page(r: "Request", status: int, title: str) -> bytes:
-    text = status_text(status)
+    text = status_text(status) if status != 302 else b"302 Found"  # nginx's page has the newer name
     head = b"%d %b" % (status, title.encode()) if title else text
     center = b"<center><h1>%b</h1></center>\r\n" % text
     if title:
@@ -191,8 +193,11 @@ def absolute(r: "Request", location: bytes) -> bytes:
 def no_content(r: "Request") -> int:
     """Every content handler declined."""
     if r.uri.endswith(b"/"):
-        r.log(Level.ERROR, f'directory index of "{r.uri.decode("utf-8", "replace")}" is forbidden')
+        path = map_path(r)
+        if path is not None:
+            r.log(Level.ERROR, f'directory index of "{os.fsdecode(path)}" is forbidden')
         return 403
+    r.log(Level.ERROR, "no handler found")
     return 404
 
 

@@ -163,7 +163,8 @@ def _request_body_file(r: "Request") -> bytes | None:
 
 def _request_length(r: "Request") -> bytes:
     body = r.body
-    return b"%d" % (len(r.head.raw) + (body.received if body is not None else 0))
+    head = len(r.head.raw) if r.head.method else 0  # a line that makes no sense does not count
+    return b"%d" % (head + (body.received if body is not None else 0))
 
 
 def _document_root(r: "Request") -> bytes | None:
