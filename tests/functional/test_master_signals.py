@@ -2,12 +2,14 @@
 
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.backends import Backend, Request
 from tests.client import Client
 from tests.harness import Server, until
 
@@ -230,3 +232,35 @@ def test_unix_socket_of_a_killed_server_is_taken_over(headgate: Factory) -> None
     assert server.matching(r"removing .*/a.sock, no server listens on it")
     server.stop()
     assert not (server.prefix / "a.sock").exists()
+
+
+def test_connections_of_a_killed_worker_are_given_back(headgate: Factory, backend: Callable[..., Backend]) -> None:
+    gate = threading.Event()
+
+    def answer(request: Request) -> Iterator[bytes]:
+        if request.target == "/slow":
+            gate.wait(15)
+        yield b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+    slow = backend(answer)
+    server = headgate(
+        f"""
+        http {{
+            upstream u {{ zone u 64k; server {slow.address} max_conns=1; }}
+            server {{
+                listen 127.0.0.1:%%PORT_0%%;
+                location / {{ proxy_pass http://u; }}
+            }}
+        }}
+        """
+    )
+    server.allow("exited on signal 9", "no live upstreams")
+    for number in range(1, 6):
+        server.client().send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        slow.wait_requests(2 * number - 1)
+        assert server.get("/").status == 502, "the only connection is taken"
+        (worker,) = server.workers()
+        os.kill(worker, signal.SIGKILL)
+        until(lambda worker=worker: server.workers() not in ([], [worker]), "another worker")
+        assert server.get("/").body == b"ok"
+    gate.set()
