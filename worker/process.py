@@ -27,7 +27,7 @@ from headgate.worker.http import server as http_server
 from headgate.worker.http.listen import Listen
 
 HEARTBEAT = 1.0  # seconds
-DRAIN_TICK = 0.01  # seconds between looks whether the last request is done, once the worker leaves
+FIRST_LOOK, LAST_LOOK = 0.01, 0.25  # seconds between looks whether the last request is done, growing
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NAME = 1, 4, 15
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -216,10 +216,10 @@ class Worker:
             if cycle is not self.cycle:
                 self.cycle.zones.retire(cycle.zones)
 
-    def _drain(self) -> None:
+    def _drain(self, pause: float = FIRST_LOOK) -> None:
         self._forget_finished()
         if self.retired:
-            self.loop.call_later(DRAIN_TICK, self._drain)
+            self.loop.call_later(pause, self._drain, min(pause * 1.2, LAST_LOOK))
         else:
             self.cycle.log.emit(Level.NOTICE, "exiting")
             self._end()
