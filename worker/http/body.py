@@ -16,6 +16,7 @@ from headgate.worker.http.reader import HTTP_11, BadRequest
 from headgate.worker.http.request import BODY, Request
 
 if TYPE_CHECKING:
+    from headgate.conf.build import Config, Scope
     from headgate.worker.http.directives import CoreLocation
 
 FILE_PIECE = 65536  # bytes read at a time from a spilled body
@@ -30,6 +31,13 @@ class TempPath:
     def __init__(self, path: str, levels: tuple[int, ...] = ()) -> None:
         self.path = path
         self.levels = levels
+
+    @classmethod
+    def default(cls, config: "Config", name: str) -> "TempPath":
+        """The directory `name` under the prefix; the cycle makes it."""
+        path = os.path.join(config.prefix, name)
+        config.paths.append(path)
+        return cls(path)
 
     def create(self) -> tuple[int, str]:
         """A new empty file, open for reading and writing: (descriptor, name). Raises OSError."""
@@ -72,12 +80,9 @@ class BodyConf(Conf, level=Ctx.LOCATION):
     )
     in_single_buffer: bool = directive("client_body_in_single_buffer", HSL, "flag", slots.flag, default=False)
 
-    def finish(self, scope: object) -> None:
+    def finish(self, scope: "Scope") -> None:
         if self.temp_path is None:
-            config = scope.config  # type: ignore[attr-defined]
-            path = os.path.join(config.prefix, "client_body_temp")
-            config.paths.append(path)
-            self.temp_path = TempPath(path)
+            self.temp_path = TempPath.default(scope.config, "client_body_temp")
 
 
 class RequestBody:

@@ -110,6 +110,8 @@ class ProxyConf(UpstreamConf, level=Ctx.LOCATION, prefix="proxy"):
     HIDE = ("Date", "Server", "X-Pad", "X-Accel-Expires", "X-Accel-Redirect", "X-Accel-Limit-Rate", "X-Accel-Buffering",
             "X-Accel-Charset")  # fmt: skip
 
+    TEMP = "proxy_temp"
+
     table: FieldTable
     request_fields: "RequestFields"
     http: Any
