@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from headgate.conf.directive import Conf
 from headgate.worker.http.listen import Listen
+from headgate.worker.http.names import Names
 from headgate.worker.http.regex import Regex
 
 if TYPE_CHECKING:
@@ -86,15 +87,13 @@ class Server:
 
 
 class VirtualHosts:
-    """The servers of one listening address, found by name as nginx orders it: exact, `*.wild`, `wild.*`, regex."""
+    """The servers of one listening address, found by name: exact, `*.wild`, `wild.*`, then regexes in order."""
 
-    __slots__ = ("_seen", "default", "exact", "heads", "regexes", "tails")
+    __slots__ = ("_seen", "default", "names", "regexes")
 
     def __init__(self, default: Server) -> None:
         self.default = default
-        self.exact: dict[bytes, Server] = {}
-        self.heads: dict[bytes, Server] = {}  # "*.example.com" under b".example.com"
-        self.tails: dict[bytes, Server] = {}  # "mail.*" under b"mail."
+        self.names: Names[Server] = Names()
         self.regexes: list[tuple[Regex, Server]] = []
         self._seen: dict[bytes, Server] = {}
 
@@ -103,7 +102,7 @@ class VirtualHosts:
         known = self._seen.get(host)
         if known is not None:
             return known, None
-        server = self.exact.get(host) or self._wild(host)
+        server = self.names.find(host)
         if server is None:
             for regex, candidate in self.regexes:
                 match = regex.search(host)
@@ -113,21 +112,6 @@ class VirtualHosts:
         if len(self._seen) < 1024:
             self._seen[host] = server
         return server, None
-
-    def _wild(self, host: bytes) -> Server | None:
-        at = host.find(b".")
-        while at >= 0 and self.heads:  # the longest name before the shorter ones
-            server = self.heads.get(host[at:])
-            if server is not None:
-                return server
-            at = host.find(b".", at + 1)
-        at = host.rfind(b".")
-        while at >= 0 and self.tails:
-            server = self.tails.get(host[: at + 1])
-            if server is not None:
-                return server
-            at = host.rfind(b".", 0, at)
-        return None
 
 
 class HttpConf:

@@ -327,15 +327,9 @@ def _add_name(call: Call, kept: Listen, node: Server, name: str, compiled: Regex
     if compiled is not None:
         hosts.regexes.append((compiled, node))
         return
-    key = fsencode(name)
-    if name.startswith("*."):
-        tables = [(hosts.heads, key[1:])]
-    elif name.startswith("."):
-        tables = [(hosts.exact, key[1:]), (hosts.heads, key)]
-    elif name.endswith(".*"):
-        tables = [(hosts.tails, key[:-1])]
-    else:
-        tables = [(hosts.exact, key)]
-    for table, entry in tables:
-        if table.setdefault(entry, node) is not node:
-            call.scope.config.warnings.append(f'conflicting server name "{name}" on {kept.address.text}, ignored')
+    try:
+        new = hosts.names.add(fsencode(name), node)
+    except ValueError:
+        raise ConfError(f'invalid server name or wildcard "{name}" on {kept.address.text}') from None
+    if not new:
+        call.scope.config.warnings.append(f'conflicting server name "{name}" on {kept.address.text}, ignored')

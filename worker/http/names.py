@@ -47,13 +47,13 @@ class Names(Generic[V]):
         at = name.find(b".")
         while at >= 0 and self._heads:  # the longest name before the shorter ones
             found = self._heads.get(name[at:])
-            if found is not None and at > 0:
+            if found is not None:
                 return found
             at = name.find(b".", at + 1)
         at = name.rfind(b".")
         while at >= 0 and self._tails:
             found = self._tails.get(name[: at + 1])
-            if found is not None and at + 1 < len(name):
+            if found is not None:
                 return found
             at = name.rfind(b".", 0, at)
         return None

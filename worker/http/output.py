@@ -19,10 +19,10 @@ REASONS = {
     301: "Moved Permanently", 302: "Moved Temporarily", 303: "See Other", 304: "Not Modified",
     307: "Temporary Redirect", 308: "Permanent Redirect",
     400: "Bad Request", 401: "Unauthorized", 402: "Payment Required", 403: "Forbidden", 404: "Not Found",
-    405: "Not Allowed", 406: "Not Acceptable", 408: "Request Time-out", 409: "Conflict", 410: "Gone",
-    411: "Length Required", 412: "Precondition Failed", 413: "Request Entity Too Large",
+    405: "Not Allowed", 406: "Not Acceptable", 407: "Proxy Authentication Required", 408: "Request Time-out",
+    409: "Conflict", 410: "Gone", 411: "Length Required", 412: "Precondition Failed", 413: "Request Entity Too Large",
     414: "Request-URI Too Large", 415: "Unsupported Media Type", 416: "Requested Range Not Satisfiable",
-    421: "Misdirected Request", 425: "Too Early", 429: "Too Many Requests",
+    421: "Misdirected Request", 429: "Too Many Requests",
     500: "Internal Server Error", 501: "Not Implemented", 502: "Bad Gateway",
     503: "Service Temporarily Unavailable", 504: "Gateway Time-out", 505: "HTTP Version Not Supported",
     507: "Insufficient Storage",
@@ -105,9 +105,8 @@ def make_head(r: "Request") -> None:
     status = r.status
     if r.method == b"HEAD" or status == 204 or status == 304 or status < 200:
         r.header_only = True
-        if status == 204 or status == 304:
-            r.content_type = None if status == 204 else r.content_type
-            r.content_length = None
+        if status == 204:
+            r.content_type = r.content_length = None
     if r.version < 10:  # HTTP/0.9 has no head
         r.keepalive = False
         r.out = b""

@@ -8,7 +8,7 @@ from headgate.conf.directive import HSL, Call, Conf, Ctx, directive
 from headgate.conf.template import Template
 from headgate.masterd.logfile import Level
 from headgate.worker.http import phases
-from headgate.worker.http.output import SERVER, status_text
+from headgate.worker.http.output import REASONS, SERVER, status_text
 from headgate.worker.http.static import map_path
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _LOCATION_IF = HSL | Ctx.LOCATION_IF
 # after these nginx does not trust what else may come on the connection
+_SILENT = (408, 444, 499)  # the connection is closed without a word
 _NO_KEEPALIVE = frozenset((400, 413, 414, 494, 495, 496, 497, 500, 501))
 # codes that are only nginx's own: what the client is told, and the page's title where it differs
 _OWN = {494: (400, "Request Header Or Cookie Too Large"), 495: (400, "The SSL certificate error"),
@@ -74,8 +75,8 @@ class SpecialConf(Conf, level=Ctx.LOCATION):
 
 def answer(r: "Request", status: int) -> int:
     """Answer with `status`: an error page if there is one, else the built-in page. Returns DONE or a redirect."""
-    if status == 444:  # close without a word
-        r.status = 444
+    if status in _SILENT:
+        r.status = status
         r.keepalive = False
         r.conn.abort()
         return phases.DONE
@@ -86,17 +87,15 @@ def answer(r: "Request", status: int) -> int:
     conf = r.location.get(SpecialConf)
     if status in _NO_KEEPALIVE:
         r.keepalive = False
-    if conf.pages and (not r.error_page or conf.recursive) and r.uri:
+    if conf.pages and not r.error_page:
+        r.error_page = not conf.recursive
         page = conf.page(status)
         if page is not None:
             return _to_page(r, status, page)
-    if not r.error_page or not r.err_status:
-        r.err_status = 0
     return _builtin(r, status)
 
 
 def _to_page(r: "Request", status: int, page: ErrorPage) -> int:
-    r.error_page = True
     r.err_status = status if page.overwrite is None else page.overwrite
     target = page.page.get(r)
     if target.startswith(b"/"):
@@ -114,7 +113,6 @@ def _to_page(r: "Request", status: int, page: ErrorPage) -> int:
     if target.startswith(b"@"):
         return to_named(r, target)
     r.clear_response()
-    r.err_status = 0
     r.location_field = target
     code = page.overwrite if page.overwrite in (301, 302, 303, 307, 308) else 302
     return _builtin(r, code or 302)
@@ -145,12 +143,12 @@ def _builtin(r: "Request", status: int) -> int:
         location = absolute(r, location)
     kept = _KEPT.get(status, ())
     fields = [field for field in r.fields if field[0] in kept]
-    err_status = r.err_status
     r.clear_response()
+    r.err_status = 0
     r.fields = fields
     r.status = shown
     r.location_field = location if 300 <= status < 400 or status == 201 else None
-    body = b"" if status in (204, 304) or shown < 300 else _page(r, err_status or shown, title)
+    body = _page(r, shown, title) if shown in REASONS and shown > 300 and shown != 304 else b""
     if body:
         r.content_type = b"text/html"
     r.content_length = len(body)
@@ -177,7 +175,7 @@ def _page(r: "Request", status: int, title: str) -> bytes:
 def absolute(r: "Request", location: bytes) -> bytes:
     """A Location of ours made absolute as absolute_redirect, server_name_in_redirect and port_in_redirect say."""
     core = r.location.core
-    if not location.startswith(b"/") or location.startswith(b"//") or not core.absolute_redirect:
+    if not location.startswith(b"/") or not core.absolute_redirect:
         return location
     names = r.server.names
     if core.server_name_in_redirect and names and names[0]:
