@@ -23,12 +23,14 @@ def keep(r: "Request") -> list[Header]:
         return r.head.headers
     valid = _VALID_UNDERSCORES if core.underscores_in_headers else _VALID
     out = []
+    action, r.action = r.action, "reading client request headers"
     for header in r.head.headers:
         if valid.fullmatch(header[0]):
             out.append(header)
         else:
             text = b": ".join(header).decode("latin-1")
             r.log(Level.INFO, f'client sent invalid header line: "{text}"')
+    r.action = action
     return out
 
 
