@@ -41,7 +41,7 @@ class Config:
 class Scope:
     """One block being read: its context, its configurations, and the block around it."""
 
-    __slots__ = ("children", "confs", "config", "ctx", "node", "parent", "registry", "variables")
+    __slots__ = ("children", "config", "confs", "ctx", "node", "parent", "registry", "variables")
 
     def __init__(self, ctx: Ctx, parent: "Scope | None", config: Config, reg: Registry, node: Any = None) -> None:
         self.ctx = ctx

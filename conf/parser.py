@@ -75,7 +75,7 @@ class _Parser:
         return self.parse(text, path)
 
     def parse(self, text: str, file: str) -> list[Statement]:
-        stream = _Stream(tokens(text, file))
+        stream = _Stream(tokens(text, file), text.count("\n") + 1)
         out: list[Statement] = []
         self._block(stream, file, out, nested=False)
         return out
@@ -141,15 +141,19 @@ class _Parser:
 class _Stream:
     """An iterator over tokens that remembers the line it has come to."""
 
-    def __init__(self, source: Iterator[Token]) -> None:
+    def __init__(self, source: Iterator[Token], last: int) -> None:
         self._source = source
+        self._last = last  # line
         self.line = 1
 
     def __iter__(self) -> "_Stream":
         return self
 
     def __next__(self) -> Token:
-        token = next(self._source)
+        token = next(self._source, None)
+        if token is None:
+            self.line = self._last
+            raise StopIteration
         self.line = token.line
         return token
 

@@ -166,7 +166,10 @@ class RequestBody:
             try:
                 self.fd, self.file_name = conf.temp_path.create()
             except OSError as error:
-                r.log(Level.CRIT, f'open() "{conf.temp_path.path}" failed ({error.errno}: {os.strerror(error.errno or 0)})')
+                r.log(
+                    Level.CRIT,
+                    f'open() "{conf.temp_path.path}" failed ({error.errno}: {os.strerror(error.errno or 0)})',
+                )
                 raise BadRequest(500, "no temporary file for a request body") from None
             r.log(Level.WARN, f"a client request body is buffered to a temporary file {self.file_name}")
             if conf.in_file_only != "on":

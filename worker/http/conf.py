@@ -13,12 +13,12 @@ from headgate.worker.http.regex import Regex
 
 if TYPE_CHECKING:
     from headgate.masterd.logfile import ErrorLog, LogFile
+    from headgate.masterd.zones import ZoneSpec
     from headgate.worker.http.directives import CoreHttp, CoreLocation, CoreServer
     from headgate.worker.http.location import LocationTree
     from headgate.worker.http.log import AccessLog, Buffer
     from headgate.worker.http.log_format import LogFormat
     from headgate.worker.http.request import Request
-    from headgate.masterd.zones import ZoneSpec
     from headgate.worker.upstream.directives import ZoneUse
     from headgate.worker.upstream.group import Group
 
@@ -42,8 +42,25 @@ class Location:
     """
 
     __slots__ = (
-        "access", "access_logs", "auto_redirect", "confs", "content", "core", "error_log", "filters", "handler",
-        "index_phase", "kind", "name", "precontent", "preaccess", "regex", "rewrite", "server", "text", "tree",
+        "access",
+        "access_logs",
+        "auto_redirect",
+        "confs",
+        "content",
+        "core",
+        "error_log",
+        "filters",
+        "handler",
+        "index_phase",
+        "kind",
+        "name",
+        "preaccess",
+        "precontent",
+        "regex",
+        "rewrite",
+        "server",
+        "text",
+        "tree",
     )  # fmt: skip
 
     def __init__(self, kind: str, name: bytes, text: str, server: "Server") -> None:

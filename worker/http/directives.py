@@ -65,7 +65,9 @@ class CoreServer(Conf, level=Ctx.SERVER):
     def finish(self, scope: Scope) -> None:
         count, size = self.large_buffers
         if size < self.client_header_buffer_size:
-            raise ConfError('the "large_client_header_buffers" size must be equal to or greater than "client_header_buffer_size"')
+            raise ConfError(
+                'the "large_client_header_buffers" size must be equal to or greater than "client_header_buffer_size"'
+            )
 
 
 _TOKENS = {"on": "on", "off": "off", "build": "build"}
@@ -85,6 +87,9 @@ class CoreLocation(Conf, level=Ctx.LOCATION):
     keepalive_requests: int = directive("keepalive_requests", LOC, "1", slots.number, default=1000)
     keepalive_time: float = directive("keepalive_time", LOC, "1", slots.msec, default=3600.0)
     keepalive_min_timeout: float = directive("keepalive_min_timeout", LOC, "1", slots.msec, default=0.0)
+    keepalive_disable: frozenset[str] = directive(
+        "keepalive_disable", LOC, "1+", lambda call: _keepalive_disable(call), default=frozenset(("msie6",))
+    )
     lingering_close: str = directive(
         "lingering_close", LOC, "1", slots.enum_of({"on": "on", "off": "off", "always": "always"}), default="on"
     )
@@ -108,6 +113,13 @@ def _keepalive(call: Call) -> tuple[float, float]:
     if timeout is None or header is None:
         raise call.error("invalid value")
     return timeout, header
+
+
+def _keepalive_disable(call: Call) -> frozenset[str]:
+    for word in call.args:
+        if word not in ("none", "msie6", "safari"):
+            raise call.error_at(f'invalid value "{word}"')
+    return frozenset(call.args) - {"none"}
 
 
 # -- blocks --------------------------------------------------------------------------------------
@@ -165,17 +177,16 @@ def _server_names(call: Call) -> list[tuple[str, Regex | None]]:
     """Names in lower case; a regex (`~pattern`) comes with its compiled form."""
     out: list[tuple[str, Regex | None]] = []
     for word in call.args:
+        if (word.startswith("*") and not (word.startswith("*.") and len(word) > 2)) or word == ".":
+            raise call.error_at(f'server name "{word}" is invalid')
+        if "/" in word:
+            call.warn(f'server name "{word}" has suspicious symbols')
         if word.startswith("~"):
             if len(word) == 1:
                 raise call.error_at(f'empty regex in server name "{word}"')
             out.append((word, regex(call, word[1:], caseless=True)))  # host names come in lower case
             continue
-        if word.startswith("/"):
-            call.warn(f'server name "{word}" has suspicious symbols')
         low = os.uname().nodename.lower() if word == "$hostname" else word.lower()
-        wild = low.count("*") == 1 and (low.startswith("*.") or low.endswith(".*")) and len(low) > 2
-        if ("*" in low and not wild) or low == ".":
-            raise call.error_at(f'invalid server name or wildcard "{word}"')
         out.append((low, None))
     return out
 
@@ -192,9 +203,7 @@ def location(call: Call) -> None:
     if isinstance(parent, Location):
         _check_nested(call, parent, node)
     elif kind == "@":
-        if node.name in owner.named:
-            raise call.error_at(f'duplicate location "{text}"')
-        owner.named[node.name] = node
+        owner.named.setdefault(node.name, node)  # of several with one name nginx uses the first
     if kind in _PLAIN:
         for other in call.scope.children:
             twin = other.node
@@ -287,10 +296,12 @@ def _virtual_hosts(call: Call, conf: HttpConf) -> None:
                 _join(old, new)
             members.setdefault(key, []).append((node, new))
     for node in conf.servers:
-        node.names = [name for names in _names(node) for name, _ in names]
+        node.names = [name.removeprefix(".") for names in _names(node) for name, _ in names]
     for key, kept in by_address.items():
         kept.hosts = VirtualHosts(next((node for node, new in members[key] if new.default), members[key][0][0]))
         for node, _ in members[key]:
+            if len(members[key]) == 1 and not any(compiled for names in _names(node) for _, compiled in names):
+                break  # no name decides anything
             for name, compiled in (entry for names in _names(node) for entry in names):
                 _add_name(call, kept, node, name, compiled)
     conf.listens = list(by_address.values())

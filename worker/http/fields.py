@@ -1,17 +1,21 @@
-"""Request fields by nginx's rules: which names are kept, and what a Host may look like."""
+"""Requests by nginx's rules: which methods and field names are taken, what a Host may look like, old browsers."""
 
 import re
 from typing import TYPE_CHECKING
 
 from headgate.masterd.logfile import Level
-from headgate.worker.http.reader import BadRequest, Header
+from headgate.worker.http.reader import BadRequest, Header, RequestHead
+from headgate.worker.http.uri import is_authority
 
 if TYPE_CHECKING:
     from headgate.worker.http.request import Request
 
 _VALID = re.compile(rb"[A-Za-z0-9-]+")
 _VALID_UNDERSCORES = re.compile(rb"[A-Za-z0-9_-]+")
-_HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[^\x00-\x20\x7f/:\[\]]+)(?::(\d*))?")
+_HOST = re.compile(rb"(\[[^\x00-\x20\x7f/\\\[\]]+\]|[^\x00-\x20\x7f/\\:\[\]]+)(?::(\d*))?")
+
+_OLD_MSIE = re.compile(rb"MSIE [456]\.")
+REFUSED = frozenset((b"TRACE", b"CONNECT"))
 
 _hosts: dict[bytes, bytes] = {}
 
@@ -40,10 +44,29 @@ def host_name(host: bytes) -> bytes:
     if known is not None:
         return known
     match = _HOST.fullmatch(host)
-    if match is None or b".." in match[1] or match[1] == b".":
+    if match is None or b".." in match[1] or match[1] == b"." or (match[2] and int(match[2][:6]) > 65535):
         raise BadRequest(400, "client sent invalid host header")
     name = match[1].lower().removesuffix(b".")
     if len(_hosts) >= 1024:
         _hosts.clear()
     _hosts[host] = name
     return name
+
+
+def refuse(head: RequestHead) -> BadRequest:
+    """The answer to a method that is not served: 405, or 400 for a CONNECT without `host:port`."""
+    if head.method == b"CONNECT" and not is_authority(head.target):
+        return BadRequest(400, "client sent invalid CONNECT request")
+    return BadRequest(405, f"client sent {head.method.decode()} method")
+
+
+def distrusted(r: "Request", disable: frozenset[str]) -> bool:
+    """keepalive_disable: whether a browser of these kinds cannot be trusted with a kept connection."""
+    if r.method != b"POST" and "safari" not in disable:
+        return False
+    agent = r.header(b"user-agent") or b""
+    if "safari" in disable and b"Safari/" in agent and b"Mac OS X" in agent and b"Chrome/" not in agent:
+        return True
+    if "msie6" not in disable or r.method != b"POST" or b"SV1" in agent:
+        return False
+    return _OLD_MSIE.search(agent) is not None

@@ -64,7 +64,17 @@ def parse(call: Call) -> list[Listen]:
         if options.explicit and address.family == socket.AF_UNIX and options.reuseport:
             raise call.error_at('"reuseport" is not supported for unix sockets')
         listen = Listen(address)
-        for name in ("backlog", "reuseport", "ipv6only", "rcvbuf", "sndbuf", "fastopen", "so_keepalive", "default", "explicit"):
+        for name in (
+            "backlog",
+            "reuseport",
+            "ipv6only",
+            "rcvbuf",
+            "sndbuf",
+            "fastopen",
+            "so_keepalive",
+            "default",
+            "explicit",
+        ):
             setattr(listen, name, getattr(options, name))
         listen.places = [(call.statement.file, call.statement.line)]
         out.append(listen)
@@ -85,16 +95,16 @@ def _option(call: Call, listen: Listen, word: str) -> None:
         pass  # every address has a socket of its own here, so this is always so
     elif name == "backlog" and eq:
         if not value.isdigit() or not int(value):
-            raise call.error_at(f'invalid backlog "{value}"')
+            raise call.error_at(f'invalid backlog "{word}"')
         listen.backlog = int(value)
     elif name in ("rcvbuf", "sndbuf") and eq:
         size = parse_size(value)
         if size is None:
-            raise call.error_at(f'invalid {name} "{value}"')
+            raise call.error_at(f'invalid {name} "{word}"')
         setattr(listen, name, size)
     elif name == "fastopen" and eq:
         if not value.isdigit():
-            raise call.error_at(f'invalid fastopen "{value}"')
+            raise call.error_at(f'invalid fastopen "{word}"')
         listen.fastopen = int(value)
     elif name == "ipv6only" and eq:
         if value not in ("on", "off"):
@@ -125,7 +135,8 @@ def addresses(call: Call, text: str) -> list[Address]:
     if text.startswith("unix:"):
         path = text[5:]
         if not path or len(path) > 107:
-            raise call.error_at(f'{"no path" if not path else "too long path"} in the unix domain socket in "{text}"')
+            what = "no path" if not path else "too long path"
+            raise call.error_at(f'{what} in the unix domain socket in "{text}" of the "listen" directive')
         return [Address(socket.AF_UNIX, path, text)]
     host, port = _split(call, text)
     if host in ("", "*"):

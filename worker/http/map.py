@@ -109,7 +109,7 @@ class Map:
             except ValueError:
                 raise ConfError(f'invalid hostname or wildcard "{key}"', line.file, line.line) from None
         if not new:
-            raise ConfError(f'conflicting parameter "{key}"', line.file, line.line)
+            raise ConfError(f'conflicting parameter "{key.lower()}"', line.file, line.line)
 
 
 @block("map", Ctx.HTTP, "2")

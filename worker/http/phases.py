@@ -5,7 +5,6 @@ Request.finish). A handler declines with None, or ends the request with DONE (an
 status becomes an error page, which may be an internal redirect and start over.
 """
 
-from typing import TYPE_CHECKING
 
 from headgate.masterd.logfile import Level
 from headgate.worker.http import special
@@ -37,6 +36,8 @@ async def run(r: Request, status: int | None = None) -> None:
             except Replaced as other:
                 rc = other.status
                 r.err_status = 0
+        if r.conn.paused:  # the next pipelined request waits until the client has taken this answer
+            await r.drain()
     except Interrupted as stop:
         r.status = r.status if r.header_sent else stop.status
         r.keepalive = False

@@ -15,6 +15,7 @@ from headgate.masterd.logfile import Level
 from headgate.worker.http import fields, phases, uri
 from headgate.worker.http.body import RequestBody
 from headgate.worker.http.reader import HTTP_10, HTTP_11, BadRequest, RequestHead, RequestReader, broken_head
+from headgate.worker.http.regex import RegexError
 from headgate.worker.http.request import BODY, DRAIN, Interrupted, Request
 
 if TYPE_CHECKING:
@@ -141,6 +142,9 @@ class Connection(asyncio.Protocol):
         elif self.state == HEAD and self.reader.data:
             self._unread(BadRequest(408, "client timed out (110: Connection timed out)"))
         else:
+            if self.transport.get_write_buffer_size():  # closing waits for it, but not for ever
+                self.state = SENDING
+                self.worker.timers.set(self, self._core().send_timeout)
             self.transport.close()
 
     # -- requests --------------------------------------------------------------------------------
@@ -181,20 +185,27 @@ class Connection(asyncio.Protocol):
         self.began = 0.0
         try:
             matched = None
-            if head.host is not None or head.target[0] != 47:
-                server, matched = self._host(r, head)
-                if server is not r.server:
-                    r.server = server
-                    r.location = server.location
+            if head.method in fields.REFUSED:
+                raise fields.refuse(head)
+            server, matched = self._host(r, head)
+            if server is not r.server:
+                r.server = server
+                r.location = server.location
             if head.odd:
                 r.headers = fields.keep(r)
             if len(head.headers) > server.core.max_headers:
                 raise BadRequest(400, "client sent too many header lines")
             r.uri, r.args = uri.split_target(r.target, server.core.merge_slashes)
-        except BadRequest as error:
-            r.log(Level.INFO, error.reason)
+        except (BadRequest, RegexError) as error:
+            r.action = "reading client request headers"
+            if isinstance(error, BadRequest):
+                r.log(Level.INFO, error.reason)
+                status = error.status
+            else:  # a server's name ran into the match limit
+                r.log(Level.ALERT, str(error))
+                status = 500
             r.uri = b""
-            r.start(phases.run(r, error.status))
+            r.start(phases.run(r, status))
             return
         if matched is not None:
             regex, match = matched
@@ -203,20 +214,17 @@ class Connection(asyncio.Protocol):
             r.keepalive = not head.close
         else:
             r.keepalive = head.version == HTTP_10 and head.keep_alive
-        if head.content_length or head.chunked:
+        if head.content_length is not None or head.chunked:
             r.body = RequestBody(r)
         r.start(phases.run(r))
 
     def _host(self, r: Request, head: RequestHead) -> "tuple[Server, Any]":
         host = head.host
         if head.target[0] != 47:  # "/"
-            if head.method == b"CONNECT":
-                raise BadRequest(405, "client sent CONNECT method")
             host, r.target = uri.split_absolute(head.target)
-        assert host is not None
+        if host is None:  # HTTP/1.0: a server may be named ""
+            return self.listen.hosts.find(b"")
         r.host = name = fields.host_name(host)
-        if not name:
-            return self.listen.hosts.default, None
         return self.listen.hosts.find(name)
 
     def _unread(self, error: BadRequest) -> None:
@@ -258,12 +266,8 @@ class Connection(asyncio.Protocol):
         core = r.location.core
         if not self.reading:
             self.resume_reading()
-        if self.transport.get_write_buffer_size() > 65536:
-            self.state = SENDING
-            worker.timers.set(self, core.send_timeout)
-        else:
-            self.state = IDLE
-            worker.timers.set(self, core.keepalive_timeout[0])
+        self.state = IDLE
+        worker.timers.set(self, core.keepalive_timeout[0])
         if reader.data and not self._in_next:
             worker.loop.call_soon(self._next)
 
@@ -349,6 +353,8 @@ class Connection(asyncio.Protocol):
     def may_keep(self, r: Request) -> bool:
         """Whether the connection may serve another request after this one."""
         core = r.location.core
+        if r.head.expect or (core.keepalive_disable and fields.distrusted(r, core.keepalive_disable)):
+            return False  # a body may follow that was never asked for
         if self.worker.leaving or not core.keepalive_timeout[0] or self.requests >= core.keepalive_requests:
             return False
         return self.worker.loop.time() - self.made < core.keepalive_time

@@ -10,9 +10,8 @@ Heads are parsed whole, so one httptools parser serves all connections of the wo
 import re
 from collections.abc import Callable
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-
 from headgate.worker.http.chunked import ChunkedError, ChunkedReader
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 Header = tuple[bytes, bytes]
 
@@ -37,7 +36,7 @@ class BadRequest(Exception):
 class RequestHead:
     """A request's line and fields as they came; `headers` keeps order and spelling."""
 
-    __slots__ = ("chunked", "close", "content_length", "expect", "headers", "host", "keep_alive", "method", "odd", "raw",
+    __slots__ = ("chunked", "close", "coding", "content_length", "expect", "headers", "host", "keep_alive", "method", "odd", "once", "raw",
                  "target", "upgrade", "version")  # fmt: skip
 
     def __init__(self, raw: bytes, method: bytes, target: bytes, version: int, headers: list[Header]) -> None:
@@ -49,10 +48,12 @@ class RequestHead:
         self.host: bytes | None = None
         self.content_length: int | None = None
         self.chunked = False
+        self.coding = b""
         self.close = False
         self.keep_alive = False
         self.expect = False
         self.upgrade: bytes | None = None
+        self.once: tuple[bytes, ...] = ()  # fields seen that may stand only once
         self.odd = False  # a field name has other characters than letters, digits and "-"
 
     @property
@@ -213,11 +214,9 @@ def _on_content_length(head: RequestHead, name: bytes, value: bytes) -> None:
 
 
 def _on_transfer_encoding(head: RequestHead, name: bytes, value: bytes) -> None:
-    if head.chunked:
-        raise BadRequest(400, f'client sent duplicate header line: "Transfer-Encoding: {_text(value)}"')
-    if value.lower() != b"chunked":
-        raise BadRequest(501, f'client sent unknown "Transfer-Encoding": "{_text(value)}"')
+    _on_unique(head, name, value)
     head.chunked = True
+    head.coding = value.lower()
 
 
 def _on_connection(head: RequestHead, name: bytes, value: bytes) -> None:
@@ -229,7 +228,16 @@ def _on_connection(head: RequestHead, name: bytes, value: bytes) -> None:
 
 
 def _on_expect(head: RequestHead, name: bytes, value: bytes) -> None:
+    _on_unique(head, name, value)
     head.expect = value.lower() == b"100-continue"
+
+
+def _on_unique(head: RequestHead, name: bytes, value: bytes) -> None:
+    """A field that may stand only once: two different values would mean two different requests."""
+    low = name.lower()
+    if low in head.once:
+        raise BadRequest(400, f'client sent duplicate header line: "{_text(name)}: {_text(value)}"')
+    head.once = (*head.once, low)
 
 
 def _on_upgrade(head: RequestHead, name: bytes, value: bytes) -> None:
@@ -245,6 +253,7 @@ _FRAMING: dict[bytes, Learn] = {
     b"expect": _on_expect,
     b"upgrade": _on_upgrade,
 }
+_FRAMING |= dict.fromkeys((b"if-modified-since", b"if-unmodified-since", b"if-match", b"if-none-match", b"content-range", b"if-range", b"authorization"), _on_unique)  # fmt: skip
 _known: dict[bytes, Learn | None] = {}  # by the client's spelling, so that the usual ones need no lower()
 
 
@@ -264,6 +273,8 @@ def _learn(head: RequestHead, name: bytes, value: bytes) -> None:
 
 def _check_framing(head: RequestHead) -> None:
     if head.chunked:
+        if head.coding != b"chunked":
+            raise BadRequest(501, f'client sent unknown "Transfer-Encoding": "{_text(head.coding)}"')
         if head.version < HTTP_11:
             raise BadRequest(400, 'client sent HTTP/1.0 request with "Transfer-Encoding" header')
         if head.content_length is not None:

@@ -5,6 +5,7 @@ lives on.
 """
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import pcre2
@@ -18,6 +19,18 @@ class RegexError(Exception):
     """A pattern that does not compile, or a match that hit PCRE's limits."""
 
 
+_POSITION = re.compile(r"compilation failed at position (\d+); (.*)", re.DOTALL)
+
+
+def _compile_error(text: str, error: str) -> str:
+    """nginx's text: what is wrong, and the rest of the pattern from where it is."""
+    found = _POSITION.fullmatch(error)
+    if found is None:
+        return f'pcre2_compile() failed: {error} in "{text}"'
+    rest = os.fsdecode(os.fsencode(text)[int(found[1]) :])
+    return f'pcre2_compile() failed: {found[2]} in "{text}"' + (f' at "{rest}"' if rest else "")
+
+
 class Regex:
     """A compiled pattern. `names` are its named groups, which become variables."""
 
@@ -29,7 +42,7 @@ class Regex:
         try:
             self._pattern = pcre2.compile(text.encode("utf-8", "surrogateescape"), flags=flags)
         except pcre2.LibraryError as error:
-            raise RegexError(f'pcre2_compile() failed: {error} in "{text}"') from None
+            raise RegexError(_compile_error(text, str(error))) from None
         self.names: dict[str, int] = dict(self._pattern.groupindex)
 
     def search(self, subject: bytes) -> Any:

@@ -63,7 +63,7 @@ class Request:
         "captures", "chunked", "cleanups", "client_gone_ok", "conn", "content_length", "content_type", "coro",
         "disable_not_modified", "done", "err_status", "error_page", "etag", "fields", "future", "head",
         "head_size", "header_only", "header_sent", "headers", "host", "internal", "keepalive", "last_modified",
-        "location", "location_field", "main", "method", "named", "out", "parent", "pipelined", "ranges", "server", "started",
+        "location", "location_field", "method", "named", "out", "parent", "pipelined", "ranges", "server", "started",
         "status", "status_line", "target", "trailers", "upstream", "upstream_states", "uri", "uri_changed",
         "uri_changes", "valid_location", "valid_uri", "vars", "version", "waiting",
     )  # fmt: skip
@@ -71,7 +71,6 @@ class Request:
     def __init__(self, conn: "Connection", head: RequestHead, server: "Server", started: float) -> None:
         self.conn = conn
         self.head = head
-        self.main = self
         self.parent: Request | None = None
         self.server = server
         self.location: Location = server.location
@@ -197,11 +196,15 @@ class Request:
         if self.cleanups is not None:
             for cleanup in self.cleanups:
                 cleanup()
+        self.action = "logging request"
         for log in self.location.access_logs:
             log.write(self)
+        self.conn.request_done(self)
+        # without these no cycle is left, and a request is freed at once rather than by the collector
         if self.body is not None:
             self.body.close()
-        self.conn.request_done(self)
+            self.body = None
+        self.upstream = None
 
     def on_finish(self, cleanup: Callable[[], None]) -> None:
         """Have `cleanup` called at the end, whatever happens."""
@@ -295,6 +298,7 @@ class Request:
         self.valid_location = True
         self.internal = True
         self.named = False
+        self.add_uri_to_alias = False
 
     # -- logging ---------------------------------------------------------------------------------
 
@@ -318,6 +322,14 @@ class Request:
             text += f', host: "{os.fsdecode(self.head.host)}"'
         referer = self.header(b"referer")
         return text + (f', referrer: "{os.fsdecode(referer)}"' if referer is not None else "")
+
+    @property
+    def main(self) -> "Request":
+        """The client's request that this one, if it is a subrequest, belongs to."""
+        r = self
+        while r.parent is not None:
+            r = r.parent
+        return r
 
     @property
     def bytes_sent(self) -> int:

@@ -26,7 +26,7 @@ class HttpWorker:
     """What all connections of a worker share."""
 
     __slots__ = (
-        "_servers", "accepted", "connections", "handled", "leaving", "limit", "log", "loop", "requests", "timers",
+        "_servers", "accepted", "connections", "grace_over", "handled", "leaving", "limit", "log", "loop", "requests", "timers",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, log: "ErrorLog", limit: int) -> None:
@@ -36,6 +36,7 @@ class HttpWorker:
         self.timers = Timers(loop)
         self.connections: set[Connection] = set()
         self.leaving = False
+        self.grace_over = False  # whoever becomes idle now is closed
         self.accepted = 0
         self.handled = 0
         self._servers: list[asyncio.Server] = []
@@ -81,6 +82,7 @@ class HttpWorker:
             self._close_idle()
 
     def _close_idle(self) -> None:
+        self.grace_over = True
         for conn in list(self.connections):
             conn.close_idle()
 

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from headgate.conf import slots
 from headgate.conf.directive import HSL, Call, Conf, Ctx, directive
 from headgate.conf.template import Template
 from headgate.masterd.logfile import Level
@@ -12,6 +13,7 @@ from headgate.worker.http.output import REASONS, SERVER, status_text
 from headgate.worker.http.static import map_path
 
 if TYPE_CHECKING:
+    from headgate.worker.http.reader import Header
     from headgate.worker.http.request import Request
 
 _LOCATION_IF = HSL | Ctx.LOCATION_IF
@@ -22,7 +24,7 @@ _NO_KEEPALIVE = frozenset((400, 413, 414, 494, 495, 496, 497, 500, 501))
 _OWN = {494: (400, "Request Header Or Cookie Too Large"), 495: (400, "The SSL certificate error"),
         496: (400, "No required SSL certificate was sent"),
         497: (400, "The plain HTTP request was sent to HTTPS port")}  # fmt: skip
-# fields that a built-in page takes over from the answer it stands for
+# fields that an error page takes over from the answer it stands for
 _KEPT = {401: (b"WWW-Authenticate",), 407: (b"Proxy-Authenticate",), 416: (b"Content-Range",)}
 
 
@@ -49,7 +51,9 @@ def _error_page(call: Call) -> dict[int, ErrorPage]:
         if not code.isdigit():
             raise call.error_at(f'invalid value "{code}"')
         status = int(code)
-        if status == 499 or not 300 <= status <= 599:
+        if status == 499:
+            raise call.error_at(f'invalid value "{code}"')
+        if not 300 <= status <= 599:
             raise call.error_at(f'value "{code}" must be between 300 and 599')
         forced = overwrite
         if forced is None and status in (494, 495, 496, 497):
@@ -62,9 +66,7 @@ class SpecialConf(Conf, level=Ctx.LOCATION):
     """Error pages of a location."""
 
     pages: list[dict[int, ErrorPage]] = directive("error_page", _LOCATION_IF, "2+", _error_page, many=True)
-    recursive: bool = directive(
-        "recursive_error_pages", HSL, "flag", lambda call: call.args[0] == "on", default=False
-    )
+    recursive: bool = directive("recursive_error_pages", HSL, "flag", slots.flag, default=False)
 
     def page(self, status: int) -> ErrorPage | None:
         for pages in self.pages:  # the first that names the status
@@ -98,6 +100,7 @@ def answer(r: "Request", status: int) -> int:
 def _to_page(r: "Request", status: int, page: ErrorPage) -> int:
     r.err_status = status if page.overwrite is None else page.overwrite
     target = page.page.get(r)
+    kept = _kept(r, status)
     if target.startswith(b"/"):
         rc = phases.count_change(r)
         if rc is not None:
@@ -107,15 +110,23 @@ def _to_page(r: "Request", status: int, page: ErrorPage) -> int:
             r.method = b"GET"
         location = r.location_field
         r.clear_response()
+        r.fields = kept
         r.location_field = location if 300 <= status < 400 else None
         r.redirect(path, args)
         return phases.REDIRECT
     if target.startswith(b"@"):
-        return to_named(r, target)
+        rc = to_named(r, target)
+        r.fields = kept
+        return rc
     r.clear_response()
     r.location_field = target
     code = page.overwrite if page.overwrite in (301, 302, 303, 307, 308) else 302
     return _builtin(r, code or 302)
+
+
+def _kept(r: "Request", status: int) -> "list[Header]":
+    names = _KEPT.get(status)
+    return [field for field in r.fields if field[0] in names] if names else []
 
 
 def to_named(r: "Request", name: bytes) -> int:
@@ -141,11 +152,10 @@ def _builtin(r: "Request", status: int) -> int:
     location = r.location_field
     if location is not None and 300 <= status < 400:
         location = absolute(r, location)
-    kept = _KEPT.get(status, ())
-    fields = [field for field in r.fields if field[0] in kept]
+    kept = _kept(r, status)
     r.clear_response()
     r.err_status = 0
-    r.fields = fields
+    r.fields = kept
     r.status = shown
     r.location_field = location if 300 <= status < 400 or status == 201 else None
     body = _page(r, shown, title) if shown in REASONS and shown > 300 and shown != 304 else b""

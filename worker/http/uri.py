@@ -10,6 +10,7 @@ from headgate.worker.http.reader import BadRequest
 
 _PLAIN = re.compile(rb"((?:/[^\x00-\x20\x7f%?#./][^\x00-\x20\x7f%?#/]*)*/?)(?:\?([^\x00-\x20\x7f#]*))?")
 _ABSOLUTE = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^\x00]*)")
+_AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[^\x00-\x20\x7f/:?#@]+):\d{1,5}")
 _ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
 _REDIRECT = re.compile(rb"%([0-9A-Fa-f]{2})|%[0-9A-Fa-f].?|%(.?)|(\?)", re.DOTALL)
 _SLASHES = re.compile(rb"/{2,}")
@@ -46,6 +47,11 @@ def split_absolute(target: bytes) -> tuple[bytes, bytes]:
         raise BadRequest(400, "client sent invalid request")
     rest = match[3]
     return match[2], rest if rest.startswith(b"/") else b"/" + rest
+
+
+def is_authority(target: bytes) -> bool:
+    """Whether this is `host:port`, the form that CONNECT takes (RFC 9112 section 3.2.3)."""
+    return _AUTHORITY.fullmatch(target) is not None
 
 
 def normalize(path: bytes, merge_slashes: bool = True) -> bytes:
