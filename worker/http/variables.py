@@ -311,7 +311,7 @@ def _msec(r: "Request") -> bytes:
 
 _GETTERS: dict[str, Getter] = {
     "content_length": _content_length,
-    "content_type": _field(b"content-type"),
+    "content_type": lambda r: r.header_all(b"content-type"),
     "host": _host,
     "binary_remote_addr": _binary_remote_addr,
     "remote_addr": lambda r: r.conn.remote_addr,
@@ -355,8 +355,6 @@ _GETTERS: dict[str, Getter] = {
     "time_local": lambda r: _clock.now().local,
     # of these nothing but the usual spelling is looked for, which is faster than the prefix's way
     "http_host": lambda r: r.head.host,
-    "http_user_agent": _field(b"user-agent"),
-    "http_referer": _field(b"referer"),
 }
 
 VARIABLES = [
