@@ -12,7 +12,7 @@ from typing import NamedTuple
 from headgate.conf.errors import ConfError
 
 _BLANK = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)+")
-_WORD = re.compile(r"(?:\\.|\$\{|[^\s;{\\])+", re.DOTALL | re.ASCII)
+_WORD = re.compile(r"(?:\\.|\$\{+|[^\s;{\\])+", re.DOTALL | re.ASCII)
 _QUOTED = {
     '"': re.compile(r'"((?:\\.|[^"\\])*)"', re.DOTALL),
     "'": re.compile(r"'((?:\\.|[^'\\])*)'", re.DOTALL),
