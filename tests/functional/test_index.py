@@ -23,7 +23,7 @@ def serve(binary: str, request: pytest.FixtureRequest) -> Factory:
 
 
 def site(locations: str, http: str = "") -> str:
-    return "http { %s server { listen 127.0.0.1:%%%%PORT_0%%%%; %s } }" % (http, locations)
+    return f"http {{ {http} server {{ listen 127.0.0.1:%%PORT_0%%; {locations} }} }}"
 
 
 @BOTH

@@ -25,7 +25,7 @@ def serve(binary: str, request: pytest.FixtureRequest) -> Factory:
 
 
 def site(locations: str, http: str = "", server: str = "") -> str:
-    return "http { %s server { listen 127.0.0.1:%%%%PORT_0%%%%; %s %s } }" % (http, server, locations)
+    return f"http {{ {http} server {{ listen 127.0.0.1:%%PORT_0%%; {server} {locations} }} }}"
 
 
 @BOTH

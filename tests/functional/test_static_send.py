@@ -1,4 +1,4 @@
-"""Sending files: large and small, sendfile on and off, pipelines, slow clients, clients that leave, files that shrink."""
+"""Sending files: large and small, sendfile on and off, pipelines, slow clients, clients that leave, cut files."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_a_file_that_shrinks_cuts_the_connection(headgate: Factory, way: str) ->
     os.truncate(server.prefix / "html/large", 1000)
     assert len(client.read_all()) < len(LARGE) * 10
     server.expect_log(rf"\[alert\].*{line}.* while sending response to client")
-    with pytest.raises(TruncatedError):  # noqa: PT012
+    with pytest.raises(TruncatedError):
         server.write("html/large", LARGE * 10)
         with server.client(receive_buffer=4096) as client:
             client.send(build("GET", f"/{way}/large"))

@@ -30,7 +30,7 @@ def serve(binary: str, request: pytest.FixtureRequest) -> Factory:
 
 
 def site(locations: str, server: str = "") -> str:
-    return "http { server { listen 127.0.0.1:%%%%PORT_0%%%%; %s %s } }" % (server, locations)
+    return f"http {{ server {{ listen 127.0.0.1:%%PORT_0%%; {server} {locations} }} }}"
 
 
 @BOTH
