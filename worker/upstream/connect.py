@@ -6,8 +6,9 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
+from headgate.masterd.logfile import Level
 from headgate.worker.http.request import UPSTREAM
-from headgate.worker.upstream.errors import Kind, UpstreamError
+from headgate.worker.upstream.errors import GiveUp, Kind, UpstreamError
 
 if TYPE_CHECKING:
     from headgate.worker.upstream.group import PeerAddress
@@ -21,8 +22,8 @@ class UpstreamConnection(asyncio.Protocol):
     """One connection to a peer. `data` is what was received and not yet taken; `owner` uses it now."""
 
     __slots__ = (
-        "cache", "data", "deadline", "eof", "error", "filed", "made", "owner", "paused", "reading", "received", "requests",
-        "sent", "transport",
+        "cache", "data", "deadline", "eof", "error", "filed", "made", "owner", "paused", "reading", "received",
+        "requests", "sent", "transport",
     )  # fmt: skip
 
     def __init__(self, owner: "Upstream | None", made: float) -> None:
@@ -111,29 +112,37 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.abort() if self.paused else self.transport.close()
 
 
-def failed(what: str, error: OSError) -> UpstreamError:
-    """`connect() failed (111: Connection refused)`."""
-    number = error.errno or 0
-    if number == errno.ETIMEDOUT:
-        return UpstreamError(Kind.TIMEOUT, f"upstream timed out ({number}: {os.strerror(number)})")
-    return UpstreamError(Kind.ERROR, f"{what} failed ({number}: {os.strerror(number)})")
+# what networks do now and then is an [error]; anything else tells of a wrong configuration, or a bug
+_USUAL = frozenset((
+    errno.ECONNREFUSED, errno.EAGAIN, errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ENETDOWN,
+    errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH,
+))  # fmt: skip
+
+
+def failed(what: str, number: int, unusual: Level = Level.ALERT) -> UpstreamError:
+    """`connect() failed (111: Connection refused)`; `unusual` is the level of errors that networks do not make."""
+    level = Level.ERROR if number in _USUAL else unusual
+    return UpstreamError(Kind.ERROR, f"{what} failed ({number}: {os.strerror(number)})", level)
 
 
 async def open_connection(u: "Upstream", address: "PeerAddress", timeout: float) -> UpstreamConnection:
-    """Connect to a peer within `timeout` seconds. Raises UpstreamError."""
+    """Connect to a peer within `timeout` seconds. Raises UpstreamError, or GiveUp when there is no socket to be had."""
     loop = u.worker.loop
     try:
         sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     except OSError as error:
-        raise failed("socket()", error) from None
+        u.request.log(Level.ALERT, f"socket() failed ({error.errno}: {error.strerror})")
+        raise GiveUp(500) from None
     transport = None
     try:
         number = sock.connect_ex(address.sockaddr)
         if number in (errno.EINPROGRESS, errno.EINTR):
             await _writable(u, sock, timeout)
             number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if number:
-            raise failed("connect()", OSError(number, ""))
+            if number:
+                raise failed("connect()", number)
+        elif number:
+            raise failed(f"connect() to {address.text}", number, Level.CRIT)
         conn = UpstreamConnection(u, loop.time())
         transport, _ = await loop.create_connection(lambda: conn, sock=sock)
     finally:

@@ -104,10 +104,7 @@ def upstream(call: Call) -> None:
         raise call.error_end("no servers are inside upstream")
     if all(server.backup for server in conf.servers):
         raise ConfError(f'no servers in upstream "{name}"', call.statement.file, call.statement.line)
-    if conf.keepalive is None:
-        keepalive = KeepaliveConf()
-    else:
-        keepalive = KeepaliveConf(*conf.keepalive)
+    keepalive = KeepaliveConf() if conf.keepalive is None else KeepaliveConf(*conf.keepalive)
     keepalive.requests = conf.keepalive_requests
     keepalive.time = conf.keepalive_time
     keepalive.timeout = conf.keepalive_timeout
@@ -124,7 +121,9 @@ def _note_zone(http: "HttpConf", use: ZoneUse) -> None:
     if known is None or known.size is None:
         http.zone_uses[use.name] = use
     elif use.size is not None and use.size != known.size:
-        reason = f'the size {use.size} of shared memory zone "{use.name}" conflicts with already declared size {known.size}'
+        reason = (
+            f'the size {use.size} of shared memory zone "{use.name}" conflicts with already declared size {known.size}'
+        )
         raise ConfError(reason, *use.place)
 
 

@@ -6,6 +6,7 @@ to the peer (`PEER_STATE`).
 
 import enum
 
+from headgate.masterd.logfile import Level
 from headgate.shm.peers import FAILED, NEXT
 
 
@@ -49,10 +50,18 @@ BY_STATUS = {
 
 
 class UpstreamError(Exception):
-    """One attempt has failed. `cause` is the error log's text; `logged` when it has been written already."""
+    """One attempt has failed. `cause` is the error log's text, "" when there is nothing to say; `level` its level."""
 
-    def __init__(self, kind: Kind, cause: str, logged: bool = False) -> None:
+    def __init__(self, kind: Kind, cause: str, level: Level = Level.ERROR) -> None:
         super().__init__(kind, cause)
         self.kind = kind
         self.cause = cause
-        self.logged = logged
+        self.level = level
+
+
+class GiveUp(Exception):
+    """The request ends with `status`, for a reason of our own: no peer is to blame, and another would not help."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status

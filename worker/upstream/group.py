@@ -76,6 +76,11 @@ class Group:
     balancer: Any = None  # set after the fork
     worker: "HttpWorker" = None  # type: ignore[assignment]  # set after the fork
     backup_exists: bool = False
+    nobody: PeerAddress = None  # type: ignore[assignment]  # stands for no peer, in logs and $upstream_addr
+
+    def __post_init__(self) -> None:
+        name = self.name.encode("utf-8", "surrogateescape")
+        self.nobody = PeerAddress(socket.AF_UNSPEC, None, name, self.name)
 
     def order(self) -> None:
         """Put the peers in order, once all servers are known."""

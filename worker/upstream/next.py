@@ -1,6 +1,7 @@
 """After a failed attempt: try the next peer, or give up with a status. Decided here and nowhere else.
 
-nginx: ngx_http_upstream_next and ngx_http_upstream_test_next.
+`decide` is the whole rule, over plain values (nginx: the conditions of ngx_http_upstream_next and
+ngx_http_upstream_test_next, which are one); the other functions gather the values.
 """
 
 from typing import TYPE_CHECKING
@@ -11,38 +12,49 @@ if TYPE_CHECKING:
     from headgate.worker.upstream.upstream import Upstream
 
 NOT_IDEMPOTENT = frozenset((b"POST", b"LOCK", b"PATCH"))
+CLIENT_GONE = 499
+
+
+def decide(
+    kind: Kind, listed: Kind, *, left: int, method: bytes, sent: bool, streamed: bool, cached: bool, late: bool
+) -> bool:
+    """Whether a failure of this kind is followed by another attempt.
+
+    `listed` is proxy_next_upstream, `left` the attempts that remain after this one; `sent`: the request (or a part)
+    has gone to the peer, `streamed`: its body was passed on as it came and is gone, `cached`: the connection had been
+    kept from an earlier request, `late`: proxy_next_upstream_timeout is over.
+    """
+    if cached and kind is Kind.ERROR:
+        left += 1  # a connection that the server had closed meanwhile: this attempt was for free
+    if sent and method in NOT_IDEMPOTENT:
+        kind |= Kind.NON_IDEMPOTENT
+    return left > 0 and listed & kind == kind and not (sent and streamed) and not late
 
 
 def next_upstream(u: "Upstream", error: UpstreamError) -> int:
-    """0: try the next peer. Otherwise the status to end with."""
-    kind = error.kind
-    status = STATUS[kind]
-    if kind is Kind.NO_LIVE:
-        return status
-    if u.cached and kind is Kind.ERROR:
-        u.tries += 1  # a cached connection that the server had closed says nothing: the peer is tried for free
-    if u.tries <= 0 or not may_retry(u, kind):
-        return status
-    return 0
-
-
-def may_retry(u: "Upstream", kind: Kind) -> bool:
-    """Whether `proxy_next_upstream` and what was already done allow another attempt after this kind."""
-    conf = u.conf
-    wanted = kind
-    if u.request_sent and u.request.method in NOT_IDEMPOTENT:
-        wanted |= Kind.NON_IDEMPOTENT
-    if conf.next_upstream & wanted != wanted:
-        return False
-    if u.request_sent and u.streams_body:
-        return False  # the body has gone by and cannot be sent again
-    limit = conf.next_upstream_timeout
-    return not limit or u.worker.loop.time() - u.started < limit
+    """After an attempt was given up: 0 to try the next peer, otherwise the status to end with."""
+    if u.request.conn.lost and not u.conf.ignore_client_abort:
+        return CLIENT_GONE
+    return 0 if _another(u, error.kind, u.tries) else STATUS[error.kind]
 
 
 def status_error(u: "Upstream", status: int) -> UpstreamError | None:
     """A response that is to be treated as a failure, because another peer may do better; None to pass it on."""
     kind = BY_STATUS.get(status)
-    if kind is None or u.tries_left() <= 1 or not may_retry(u, kind):
+    if kind is None or not _another(u, kind, u.tries_left() - 1):
         return None
-    return UpstreamError(kind, "", logged=True)
+    return UpstreamError(kind, "")
+
+
+def _another(u: "Upstream", kind: Kind, left: int) -> bool:
+    limit = u.conf.next_upstream_timeout
+    return decide(
+        kind,
+        u.conf.next_upstream,
+        left=left,
+        method=u.request.method,
+        sent=u.request_sent,
+        streamed=u.streams_body,
+        cached=u.cached,
+        late=bool(limit) and u.worker.loop.time() - u.started >= limit,
+    )

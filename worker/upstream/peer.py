@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from headgate.masterd.logfile import Level
-from headgate.shm.peers import FAILED, NEXT, OK
+from headgate.shm.peers import NEXT, OK
 from headgate.worker.upstream.errors import PEER_STATE, Kind, UpstreamError
 
 if TYPE_CHECKING:
@@ -14,7 +14,8 @@ class Attempt:
     """What the $upstream_* variables say of one attempt; times in seconds since its start, None: not reached."""
 
     __slots__ = (
-        "bytes_received", "bytes_sent", "connect_time", "header_time", "peer", "response_length", "response_time", "start", "status",
+        "bytes_received", "bytes_sent", "connect_time", "header_time", "peer", "response_length", "response_time",
+        "start", "status",
     )  # fmt: skip
 
     def __init__(self, peer: bytes, start: float) -> None:
@@ -35,8 +36,10 @@ def get_peer(u: "Upstream") -> None:
     now = u.worker.loop.time()
     index = u.balancer.get(u.tried)
     if index < 0:
-        name = group.name.encode("utf-8", "surrogateescape")
-        u.note_attempt(Attempt(name, now))
+        u.address = nobody = group.nobody
+        u.attempt = None
+        u.cached = False
+        u.note_attempt(Attempt(nobody.name, now))
         raise UpstreamError(Kind.NO_LIVE, "no live upstreams")
     u.index = index
     u.address = address = group.addresses[index]
@@ -63,18 +66,16 @@ def free_peer(u: "Upstream", error: UpstreamError | None) -> None:
         return
     u.index = -1
     if error is None:
-        state = OK
-    elif u.cached and error.kind is Kind.ERROR and u.conn is not None and not u.conn_received():
-        state = NEXT  # the server had closed an idle connection: no failure of the server
-    else:
-        state = PEER_STATE[error.kind]
-    if u.balancer.free(index, state) and state == FAILED:
-        u.request.log(Level.WARN, "upstream server temporarily disabled")
-    if error is None:
+        u.balancer.free(index, OK)
         return
+    # a connection that idled too long for the server says nothing against it, though nginx counts a failure
+    stale = u.cached and error.kind is Kind.ERROR and not u.conn_received()
+    state = NEXT if stale else PEER_STATE[error.kind]
+    if u.balancer.free(index, state):
+        u.request.log(Level.WARN, "upstream server temporarily disabled")
     if u.tried is None:
         u.tries = u.tries_left()
         u.tried = bytearray(u.group.peers.count)
-    if state != NEXT or error.kind is not Kind.ERROR:
+    if not stale:
         u.tried[index] = 1
     u.tries -= 1

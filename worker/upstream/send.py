@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from headgate.worker.http.chunked import LAST_CHUNK, chunk
 from headgate.worker.http.request import UPSTREAM
-from headgate.worker.upstream.errors import Kind, UpstreamError
+from headgate.worker.upstream.connect import failed
 
 if TYPE_CHECKING:
     from headgate.worker.upstream.upstream import Upstream
@@ -57,5 +57,5 @@ async def _blocked(u: "Upstream") -> bool:
             await u.request.wait(UPSTREAM)
         conn.deadline = 0.0
     if conn.error is not None and not conn.data:
-        raise UpstreamError(Kind.ERROR, f"send() failed ({conn.error.errno}: {conn.error.strerror})")
+        raise failed("writev()", conn.error.errno or 0)
     return bool(conn.data) or conn.eof

@@ -4,15 +4,15 @@
 finalize. What an attempt raises as UpstreamError is judged in `next.py`; the loop over peers is here.
 """
 
+import socket
 from typing import TYPE_CHECKING, Any
 
-from headgate.masterd.logfile import Level
 from headgate.worker.http.phases import DONE
 from headgate.worker.http.request import UPSTREAM, Interrupted, Request
 from headgate.worker.upstream import header, pipe, response
-from headgate.worker.upstream.connect import UpstreamConnection, open_connection
-from headgate.worker.upstream.errors import STATUS, Kind, UpstreamError
-from headgate.worker.upstream.next import next_upstream, status_error
+from headgate.worker.upstream.connect import UpstreamConnection, failed, open_connection
+from headgate.worker.upstream.errors import STATUS, GiveUp, Kind, UpstreamError
+from headgate.worker.upstream.next import CLIENT_GONE, next_upstream, status_error
 from headgate.worker.upstream.peer import Attempt, free_peer, get_peer
 from headgate.worker.upstream.send import send_request
 
@@ -27,9 +27,9 @@ class Upstream:
     """One request's use of an upstream group. `url` is what error lines show as the upstream."""
 
     __slots__ = (
-        "_finalized", "address", "attempt", "balancer", "body", "body_done", "body_sent", "cached", "chunked_body", "conf",
-        "conn", "group", "head", "index", "keepalive", "length", "protocol", "request", "request_sent", "scheme", "started",
-        "streams_body", "tried", "tries", "uri", "wire", "worker",
+        "_finalized", "address", "attempt", "balancer", "body", "body_done", "body_sent", "cached", "chunked_body",
+        "conf", "conn", "group", "head", "index", "keepalive", "length", "protocol", "request", "request_sent",
+        "scheme", "started", "streams_body", "tried", "tries", "upgrade", "uri", "wire", "worker",
     )  # fmt: skip
 
     def __init__(self, request: Request, conf: "UpstreamConf", group: "Group", protocol: "UpstreamProtocol") -> None:
@@ -39,7 +39,7 @@ class Upstream:
         self.protocol = protocol
         self.worker = request.conn.worker
         self.balancer = group.balancer
-        self.started = self.worker.loop.time()
+        self.started = 0.0
         self.index = -1
         self.address: PeerAddress | None = None
         self.attempt: Attempt | None = None
@@ -59,12 +59,14 @@ class Upstream:
         self.length: int | None = None  # body bytes still to come, None when only the framing tells
         self.body_done = False
         self.keepalive = False
+        self.upgrade = False  # the server has switched protocols (101)
         self._finalized = False
         request.upstream = self
 
     async def run(self) -> int:
         """Serve the request from the group. Returns DONE, or the status or redirect that ends it."""
         status = 500
+        self.started = self.worker.loop.time()
         try:
             self.wire = self.protocol.create_request(self)
             while True:
@@ -82,6 +84,9 @@ class Upstream:
                     self.protocol.reinit_request(self)
             status = await self.send_response()
             return status
+        except GiveUp as end:
+            status = end.status
+            return status
         except Interrupted as stop:
             status = stop.status
             self.protocol.abort_request(self)
@@ -93,6 +98,7 @@ class Upstream:
 
     def get_peer(self) -> None:
         self.request.action = "connecting to upstream"
+        self.request_sent = False
         get_peer(self)
 
     async def connect(self) -> None:
@@ -119,13 +125,10 @@ class Upstream:
                     break
             if conn.eof:
                 if conn.error is not None:
-                    cause = f"recv() failed ({conn.error.errno}: {conn.error.strerror})"
-                    raise UpstreamError(Kind.ERROR, cause)
+                    raise failed("recv()", conn.error.errno or 0)
                 raise UpstreamError(Kind.ERROR, "upstream prematurely closed connection")
             conn.resume_reading()
-            await self.request.wait(UPSTREAM)
-            if conn.data is not data:
-                self.worker.timers.set(conn, self.conf.read_timeout)
+            await self.request.wait(UPSTREAM)  # as nginx: the whole head has one read_timeout
         conn.data = data[taken:] if taken < len(data) else b""
         conn.deadline = 0.0
         attempt.header_time = self.worker.loop.time() - attempt.start
@@ -152,16 +155,19 @@ class Upstream:
 
     def failed(self, error: UpstreamError) -> int:
         """An attempt has failed: log it, give the peer back, decide. 0 to go on with the next peer."""
-        if error.kind is Kind.NO_LIVE:
-            self.request.log(Level.ERROR, error.cause)
-        else:
-            if not error.logged:
-                self.request.log(Level.ERROR, error.cause)
-            self.close_attempt(error)
+        self.keepalive = False
+        timeout = error.kind is Kind.TIMEOUT
+        if error.cause and not timeout:
+            self.request.log(error.level, error.cause)
+        self.close_attempt(error)
+        if timeout:
+            self.request.log(error.level, error.cause)
         states = self.request.upstream_states
-        if states and not states[-1].status:
+        assert states is not None
+        status = next_upstream(self, error)
+        if status != CLIENT_GONE:
             states[-1].status = STATUS[error.kind]
-        return next_upstream(self, error)
+        return status
 
     def timed_out(self) -> None:
         """A deadline of this attempt has passed."""
@@ -229,8 +235,9 @@ class Upstream:
 
     @property
     def url(self) -> str:
-        """`http://127.0.0.1:8080/path` while a peer is chosen, else the group."""
-        where = self.address.text if self.address is not None else self.group.name
-        if where.startswith("unix:"):
-            where += ":"
-        return f"{self.scheme}://{where}{self.uri.decode('utf-8', 'surrogateescape')}"
+        """`http://127.0.0.1:8080/path`; the group's name when no peer could be had, "" before one was asked for."""
+        address = self.address
+        if address is None:
+            return ""
+        separator = ":" if address.family == socket.AF_UNIX else ""
+        return f"{self.scheme}://{address.text}{separator}{self.uri.decode('utf-8', 'surrogateescape')}"
