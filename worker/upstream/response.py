@@ -11,4 +11,5 @@ def send_head(u: "Upstream") -> None:
     r = u.request
     if u.body_done and r.content_length is None:
         r.content_length = 0 if r.method != b"HEAD" and r.status not in (204, 304) else None
+    r.disable_not_modified = True  # the upstream server has seen the conditions
     r.send_head()
