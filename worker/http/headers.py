@@ -162,7 +162,10 @@ def _set_expires(r: "Request", conf: Expires) -> None:
             return
         if conf.kind == "off":
             return
-    date, control = _expiry(conf, int(time.time()), r.last_modified)
+    modified = r.last_modified
+    if conf.modified and modified is None:  # an upstream server's, which is passed on as it came
+        modified = next((httpdate.parse(value) for name, value in r.fields if name.lower() == b"last-modified"), None)
+    date, control = _expiry(conf, int(time.time()), modified)
     r.fields = [*_without(r.fields, b"expires", b"cache-control"), (b"Expires", date), (b"Cache-Control", control)]
 
 

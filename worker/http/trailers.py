@@ -44,8 +44,11 @@ def trailers_filter(r: "Request") -> None:
 
     def add(r: "Request", data: bytes, last: bool) -> bytes:
         if last:
-            fields = [(each.name, each.value.get(r)) for each in lines]
-            r.trailers = [*(r.trailers or ()), *(field for field in fields if field[1])]
+            r.trailers = trailers = list(r.trailers or ())
+            for each in lines:
+                value = each.value.get(r)  # may name the trailers before it
+                if value:
+                    trailers.append((each.name, value))
         return data
 
     r.body_filters = [*(r.body_filters or ()), add]
