@@ -74,3 +74,10 @@ def free_port() -> int:
     number = ports[0]
     ports.release()
     return number
+
+
+@pytest.fixture(params=["headgate", "nginx"])
+def either(request: pytest.FixtureRequest) -> Callable[..., Server]:
+    """`headgate`, and in a second run `nginx`: for what both must do alike."""
+    factory: Callable[..., Server] = request.getfixturevalue(request.param)
+    return factory

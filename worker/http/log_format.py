@@ -12,9 +12,11 @@ from headgate.conf.errors import ConfError
 from headgate.conf.template import Variables, fsencode, generate
 
 _NAME = re.compile(r"\$(?:\{(\w*)(\}?)|(\w*))", re.ASCII)
-_RAW = frozenset(
-    ["pipe", "time_local", "time_iso8601", "msec", "request_time", "status", "bytes_sent", "body_bytes_sent", "request_length", "remote_addr", "remote_port", "server_port", "scheme", "connection", "connection_requests", "connection_time", "pid"]
-)
+_RAW = frozenset((
+    "pipe", "time_local", "time_iso8601", "msec", "request_time", "status", "bytes_sent", "body_bytes_sent",
+    "request_length", "remote_addr", "remote_port", "server_port", "scheme", "connection", "connection_requests",
+    "connection_time", "pid",
+))  # fmt: skip
 
 _UNSAFE = re.compile(rb'[\x00-\x1f"\\\x7f-\xff]')
 _DEFAULT = {bytes((c,)): b"\\x%02X" % c for c in range(256)}
