@@ -312,18 +312,25 @@ class HttpProtocol(Protocol):
         head, taken = found
         if taken > limit:
             raise UpstreamError(Kind.INVALID_HEADER, "upstream sent too big header")
-        if head.status < 200:
-            if head.status == 101:
-                raise UpstreamError(Kind.INVALID_HEADER, "upstream sent 101 Switching Protocols to a request that did not ask for it")
+        if head.status == 101:
+            self._switch(u)
+        elif head.status < 200:
             rest = self.process_header(u, data[taken:])  # 1xx: another head follows (RFC 9110 section 15.2)
             return None if rest is None else taken + rest
         u.head = head
         return taken
 
+    def _switch(self, u: Upstream) -> None:
+        """A 101: only for a client that asked for it, in a location that passed this on."""
+        if u.request.header(b"upgrade") is None or b"\r\nupgrade:" not in u.wire.lower():
+            raise UpstreamError(Kind.INVALID_HEADER, "upstream sent unexpected 101 response")
+        u.upgrade = True
+
     def input_filter_init(self, u: Upstream) -> None:
         head = u.head
         assert head is not None
-        u.keepalive = not head.close if head.version >= HTTP_11 else head.keep_alive
+        # HTTP/1.0 connections are not kept, as on nginx
+        u.keepalive = head.version >= HTTP_11 and not head.close and not u.upgrade
         if self.is_head or head.status == 204 or head.status == 304:
             u.length = 0
         elif head.chunked:

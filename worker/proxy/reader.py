@@ -107,15 +107,8 @@ def _transfer_encoding(head: ResponseHead, name: bytes, value: bytes) -> None:
 
 
 def _connection(head: ResponseHead, name: bytes, value: bytes) -> None:
-    low = value.lower()
-    if b"close" in low:
+    if b"close" in value.lower():
         head.close = True
-    elif b"keep-alive" in low:
-        head.keep_alive = True
-
-
-def _upgrade(head: ResponseHead, name: bytes, value: bytes) -> None:
-    head.upgrade = value
 
 
 Check = Callable[[ResponseHead, bytes, bytes], None]
@@ -123,7 +116,6 @@ _CHECKS: dict[bytes, Check] = {
     b"content-length": _content_length,
     b"transfer-encoding": _transfer_encoding,
     b"connection": _connection,
-    b"upgrade": _upgrade,
 }
 _known: dict[bytes, Check | None] = {}  # by the server's spelling
 

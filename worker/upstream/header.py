@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class ResponseHead:
     """A head as received. `reason` is the status line's rest, `200 OK`; `length` None: no Content-Length."""
 
-    __slots__ = ("chunked", "close", "fields", "keep_alive", "length", "reason", "status", "upgrade", "version")
+    __slots__ = ("chunked", "close", "fields", "length", "reason", "status", "version")
 
     def __init__(self, status: int, reason: bytes, version: int, fields: list[Header]) -> None:
         self.status = status
@@ -28,8 +28,6 @@ class ResponseHead:
         self.length: int | None = None
         self.chunked = False
         self.close = False
-        self.keep_alive = False
-        self.upgrade: bytes | None = None
 
     def get(self, name: bytes) -> bytes | None:
         """A field's value by its lower-case name; the first of several."""
@@ -65,7 +63,6 @@ HANDLERS: dict[bytes, Copy] = {
     b"connection": _ignore,
     b"keep-alive": _ignore,
     b"transfer-encoding": _ignore,
-    b"upgrade": _ignore,
     b"location": _redirect,
     b"refresh": _redirect,
     b"set-cookie": _cookie,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from headgate.worker.http.phases import DONE
 from headgate.worker.http.request import UPSTREAM, Interrupted, Request
-from headgate.worker.upstream import header, pipe, response
+from headgate.worker.upstream import header, pipe, response, upgrade
 from headgate.worker.upstream.connect import UpstreamConnection, failed, open_connection
 from headgate.worker.upstream.errors import STATUS, GiveUp, Kind, UpstreamError
 from headgate.worker.upstream.next import CLIENT_GONE, next_upstream, status_error
@@ -147,6 +147,9 @@ class Upstream:
         rc = header.process(self)
         if rc is not None:
             return rc
+        if self.upgrade:
+            await upgrade.tunnel(self)
+            return DONE
         response.send_head(self)
         await pipe.run(self)
         return DONE
