@@ -5,7 +5,6 @@ Request.finish). A handler declines with None, or ends the request with DONE (an
 status becomes an error page, which may be an internal redirect and start over.
 """
 
-
 from headgate.masterd.logfile import Level
 from headgate.worker.http import special
 from headgate.worker.http.conf import Handler, Rule
@@ -13,6 +12,7 @@ from headgate.worker.http.location import REDIRECT as NAME_WITH_SLASH
 from headgate.worker.http.reader import BadRequest
 from headgate.worker.http.regex import RegexError
 from headgate.worker.http.request import Interrupted, Replaced, Request
+from headgate.worker.http.uri import escape_uri
 
 DONE = 0  # the response is complete
 REDIRECT = -1  # r.redirect() was called: start over with the new URI
@@ -146,7 +146,7 @@ def find_location(r: Request) -> int | None:
             r.location = found
             if how == NAME_WITH_SLASH:
                 r.clear_response()
-                r.location_field = found.name + (b"?" + r.args if r.args else b"")
+                r.location_field = escape_uri(found.name) + (b"?" + r.args if r.args else b"")
                 return 301
     core = r.location.core
     if core.internal and not r.internal:
