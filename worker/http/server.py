@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from headgate.masterd.logfile import ErrorLog
     from headgate.worker.http.listen import Listen
     from headgate.worker.process import Worker
+    from headgate.worker.upstream.group import Group
 
 
 class HttpWorker:
     """What all connections of a worker share."""
 
     __slots__ = (
-        "_servers", "accepted", "connections", "grace_over", "handled", "leaving", "limit", "log", "loop", "requests", "timers",
+        "_servers", "accepted", "connections", "grace_over", "groups", "handled", "leaving", "limit", "log", "loop",
+        "requests", "timers",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, log: "ErrorLog", limit: int) -> None:
@@ -35,6 +37,7 @@ class HttpWorker:
         self.limit = limit
         self.timers = Timers(loop)
         self.connections: set[Connection] = set()
+        self.groups: list[Group] = []
         self.leaving = False
         self.grace_over = False  # whoever becomes idle now is closed
         self.accepted = 0
@@ -68,11 +71,14 @@ class HttpWorker:
     # -- leaving ---------------------------------------------------------------------------------
 
     def stop_accepting(self) -> None:
-        """Leave new connections to other processes; what is being served goes on."""
+        """Leave new connections to other processes, close idle ones to upstreams; what is being served goes on."""
         self.leaving = True
         for server in self._servers:
             server.close()
         self._servers.clear()
+        for group in self.groups:
+            if group.keepalive is not None:
+                group.keepalive.close_all()
 
     def idle_close(self, grace: float) -> None:
         """Close idle client connections after `grace` seconds; until then each may send one more request."""
@@ -106,5 +112,6 @@ def start(cycle: "Cycle", loop: asyncio.AbstractEventLoop, worker: "Worker") -> 
             location.error_log = cycle.log
     for group in http.groups.values():
         group.start(served, cycle.zones)
+        served.groups.append(group)
     served.listen(worker.listening)
     return served

@@ -69,7 +69,10 @@ class Keepalive:
         """An idle connection is being closed."""
         key = self._idle.pop(conn, None)
         if key is not None:
-            self._by_key[key].remove(conn)
+            stack = self._by_key[key]
+            stack.remove(conn)
+            if not stack:
+                del self._by_key[key]  # the address may never be used again
 
     def close_all(self) -> None:
         """Close every idle connection: the worker leaves."""

@@ -47,7 +47,7 @@ def get_peer(u: "Upstream") -> None:
     u.note_attempt(attempt)
     cache = group.keepalive
     if cache is not None:
-        conn = cache.get(u.cache_key(index))
+        conn = cache.get(u.cache_key())
         if conn is not None:
             conn.owner = u
             conn.cache = None

@@ -185,7 +185,6 @@ class Upstream:
                 attempt.response_time = self.worker.loop.time() - attempt.start
             if conn is not None:
                 attempt.bytes_sent, attempt.bytes_received = conn.sent, conn.received
-        index = self.index
         free_peer(self, error)
         if conn is None:
             return
@@ -194,7 +193,7 @@ class Upstream:
         if error is None and self.keepalive and cache is not None and self.body_sent and not (conn.eof or conn.data):
             conn.sent = conn.received = 0
             conn.resume_reading()
-            cache.put(self.cache_key(index), conn)
+            cache.put(self.cache_key(), conn)
         else:
             conn.close()
 
@@ -231,10 +230,11 @@ class Upstream:
     def conn_received(self) -> bool:
         return self.conn is not None and self.conn.received > 0
 
-    def cache_key(self, index: int) -> object:
-        """Cached connections serve the same peer and, when `local`, only the same location's configuration."""
+    def cache_key(self) -> object:
+        """Cached connections serve the same address and, when `local`, only the same location's configuration."""
         cache = self.group.keepalive_conf
-        return (index, id(self.conf)) if cache is not None and cache.local else index
+        name = self.address.name  # type: ignore[union-attr]  # there is a peer
+        return (name, id(self.conf)) if cache is not None and cache.local else name
 
     @property
     def url(self) -> str:
