@@ -8,10 +8,9 @@ Transfer-Encoding, an unknown transfer coding, folded lines, control bytes.
 import re
 from collections.abc import Callable
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
-
 from headgate.worker.http.reader import HTTP_10, HTTP_11, Header
 from headgate.worker.upstream.header import ResponseHead
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?\r?\n")
 _LENGTH = re.compile(rb"\d{1,18}")

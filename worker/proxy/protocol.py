@@ -1,0 +1,203 @@
+"""HTTP/1.0 and 1.1 spoken to an upstream server: the request's head, the response's head and body.
+
+What a location may set is `headgate.worker.proxy.http`'s; how a head is read and checked is
+`headgate.worker.proxy.reader`'s.
+"""
+
+from typing import TYPE_CHECKING
+
+from headgate.conf.template import Template, fsencode
+from headgate.worker.http.chunked import ChunkedError, ChunkedReader
+from headgate.worker.http.reader import HTTP_11
+from headgate.worker.http.uri import escape_uri
+from headgate.worker.proxy.reader import HeadError, read_head
+from headgate.worker.upstream.errors import Kind, UpstreamError
+from headgate.worker.upstream.protocol import Protocol
+from headgate.worker.upstream.upstream import Upstream
+
+if TYPE_CHECKING:
+    from headgate.worker.http.request import Request
+    from headgate.worker.proxy.http import ProxyConf, Target
+
+# what a request to an upstream server starts from; proxy_set_header replaces lines of it by name
+_DEFAULTS = ("Host", "Connection", "Proxy-Connection", "Content-Length", "Transfer-Encoding", "TE", "Keep-Alive",
+             "Expect", "Upgrade")  # fmt: skip
+
+
+class RequestFields:
+    """The fields of requests to upstream servers: what is set, and which of the client's are passed."""
+
+    __slots__ = ("_kept", "_replaced", "host", "setters")
+
+    def __init__(self, conf: "ProxyConf") -> None:
+        own = {name.lower() for name, _ in conf.set_header}
+        self.host: Template | None = next((t for name, t in conf.set_header if name.lower() == "host"), None)
+        self.setters = [
+            (fsencode(name) + b": ", template) for name, template in conf.set_header if name.lower() != "host"
+        ]
+        self._replaced = {fsencode(name.lower()) for name in (*own, *_DEFAULTS)}
+        if "content-length" in own or "transfer-encoding" in own:
+            self._replaced.add(b"")  # the framing is the configuration's business
+        self._kept: dict[bytes, bool] = {}
+
+    @property
+    def frames(self) -> bool:
+        """Whether Content-Length and Transfer-Encoding are ours to set."""
+        return b"" not in self._replaced
+
+    def add(self, r: "Request", lines: list[bytes], pass_client: bool) -> None:
+        """Append the lines that are set, then the client's own fields that nothing replaces."""
+        for start, template in self.setters:
+            value = template.get(r)
+            if value:
+                lines.append(start + value)
+        if not pass_client:
+            return
+        kept = self._kept
+        for field in r.headers:
+            name = field[0]
+            keep = kept.get(name)
+            if keep is None:
+                keep = name.lower() not in self._replaced
+                if len(kept) < 1024:
+                    kept[name] = keep
+            if keep:
+                lines.append(b": ".join(field))
+
+
+class HttpProtocol(Protocol):
+    """HTTP/1.0 and 1.1 to one upstream server, for one request."""
+
+    __slots__ = ("_chunked", "conf", "fixed", "is_head", "prefix", "target")
+
+    def __init__(self, conf: "ProxyConf", target: "Target", prefix: bytes, fixed: bool) -> None:
+        self.conf = conf
+        self.target = target
+        self.prefix = prefix  # of the location: replaced by the target's URI
+        self.fixed = fixed
+        self.is_head = False
+        self._chunked: ChunkedReader | None = None
+
+    def create_request(self, u: Upstream) -> bytes:
+        r = u.request
+        conf = self.conf
+        fields = conf.request_fields
+        method = conf.method.get(r) if conf.method is not None else r.method
+        self.is_head = method == b"HEAD"
+        u.uri = uri = self._uri(r)
+        lines = [method + b" " + uri + (b" HTTP/1.1" if conf.http_version >= HTTP_11 else b" HTTP/1.0")]
+        host = fields.host.get(r) if fields.host is not None else b""
+        if not host and (fields.host is None or conf.http_version >= HTTP_11):
+            host = self.target.host_header
+        if host:
+            lines.append(b"Host: " + host)
+        self._framing(u, lines, fields.frames)
+        fields.add(r, lines, conf.pass_request_headers)
+        lines.append(b"\r\n")
+        return b"\r\n".join(lines)
+
+    def _framing(self, u: Upstream, lines: list[bytes], ours: bool) -> None:
+        r = u.request
+        body = r.body
+        if self.conf.set_body is not None:
+            u.body = self.conf.set_body.get(r)
+            length: int | None = len(u.body)
+        elif u.chunked_body:
+            lines.append(b"Transfer-Encoding: chunked") if ours else None
+            return
+        elif body is not None and self.conf.pass_request_body:
+            length = body.size if body.whole else r.head.content_length
+        else:
+            length = 0 if r.head.content_length is not None and self.conf.pass_request_body else None
+        if length is not None and ours:
+            lines.append(b"Content-Length: %d" % length)
+
+    def _uri(self, r: "Request") -> bytes:
+        target = self.target
+        if not target.uri:
+            if r.valid_uri:
+                return r.target
+            path = escape_uri(r.uri) if r.internal or b"%" in r.target else r.uri
+            return path + b"?" + r.args if r.args else path
+        base = fsencode(target.uri)
+        if not self.fixed:
+            return base if base.startswith(b"/") else b"/" + base
+        if not r.valid_location:
+            path, base = r.uri, b""
+        else:
+            path = r.uri[len(self.prefix) :]
+        if r.internal or b"%" in r.target:
+            path = escape_uri(path)
+        out = base + path
+        if not out.startswith(b"/"):
+            out = b"/" + out
+        return out + b"?" + r.args if r.args else out
+
+    def reinit_request(self, u: Upstream) -> None:
+        u.head = None
+        self._chunked = None
+
+    def process_header(self, u: Upstream, data: bytes) -> int | None:
+        try:
+            found = read_head(data)
+        except HeadError as error:
+            raise UpstreamError(Kind.INVALID_HEADER, str(error)) from None
+        limit = self.conf.buffer_size
+        if found is None:
+            if len(data) >= limit:
+                raise UpstreamError(Kind.INVALID_HEADER, "upstream sent too big header")
+            return None
+        head, taken = found
+        if taken > limit:
+            raise UpstreamError(Kind.INVALID_HEADER, "upstream sent too big header")
+        if head.status == 101:
+            self._switch(u)
+        elif head.status < 200:
+            rest = self.process_header(u, data[taken:])  # 1xx: another head follows (RFC 9110 section 15.2)
+            return None if rest is None else taken + rest
+        u.head = head
+        return taken
+
+    def _switch(self, u: Upstream) -> None:
+        """A 101: only for a client that asked for it, in a location that passed this on."""
+        if u.request.header(b"upgrade") is None or b"\r\nupgrade:" not in u.wire.lower():
+            raise UpstreamError(Kind.INVALID_HEADER, "upstream sent unexpected 101 response")
+        u.upgrade = True
+
+    def input_filter_init(self, u: Upstream) -> None:
+        head = u.head
+        assert head is not None
+        # HTTP/1.0 connections are not kept, as on nginx
+        u.keepalive = head.version >= HTTP_11 and not head.close and not u.upgrade
+        if self.is_head or head.status == 204 or head.status == 304:
+            u.length = 0
+        elif head.chunked:
+            self._chunked = ChunkedReader()
+            u.length = None
+        else:
+            u.length = head.length
+            if u.length is None:
+                u.keepalive = False
+        u.body_done = u.length == 0 and self._chunked is None
+
+    def input_filter(self, u: Upstream, data: bytes) -> bytes:
+        chunked = self._chunked
+        if chunked is None:
+            return super().input_filter(u, data)
+        try:
+            out, used = chunked.feed(data)
+        except ChunkedError as error:
+            raise UpstreamError(Kind.ERROR, f"upstream sent invalid chunked response: {error}") from None
+        if chunked.done:
+            u.body_done = True
+            if used < len(data):
+                u.keepalive = False  # more than the body: the connection cannot be trusted
+        elif used < len(data) and u.conn is not None:
+            u.conn.data = data[used:] + u.conn.data
+        return out
+
+    def eof(self, u: Upstream) -> bool:
+        return self._chunked is None and u.length is None
+
+    def finalize_request(self, u: Upstream, status: int) -> None:
+        pass
