@@ -169,7 +169,7 @@ def _set_expires(r: "Request", conf: Expires) -> None:
     r.fields = [*_without(r.fields, b"expires", b"cache-control"), (b"Expires", date), (b"Cache-Control", control)]
 
 
-def _expiry(conf: Expires, now: int, last_modified: float | None) -> tuple[bytes, bytes]:
+def _expiry(conf: Expires, now: int, last_modified: int | None) -> tuple[bytes, bytes]:
     """The values of Expires and Cache-Control."""
     if conf.kind == "epoch":
         return b"Thu, 01 Jan 1970 00:00:01 GMT", b"no-cache"
@@ -180,7 +180,7 @@ def _expiry(conf: Expires, now: int, last_modified: float | None) -> tuple[bytes
     elif not conf.seconds:
         return http_date(now), b"max-age=0"
     elif conf.modified and last_modified is not None:
-        at = int(last_modified) + conf.seconds
+        at = last_modified + conf.seconds
     else:
         at = now + conf.seconds
     age = at - now

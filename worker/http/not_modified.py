@@ -64,17 +64,17 @@ def _test(r: "Request", conditions: dict[bytes, bytes]) -> None:
 
 def _unmodified(r: "Request", value: bytes) -> bool:
     since = httpdate.parse(value)
-    return since is not None and r.last_modified is not None and since >= int(r.last_modified)
+    return since is not None and r.last_modified is not None and since >= r.last_modified
 
 
 def _modified(r: "Request", value: bytes) -> bool:
     mode = r.location.get(NotModifiedConf).since
     if r.last_modified is None or mode == "off":
         return True
-    since, modified = httpdate.parse(value), int(r.last_modified)
-    if since == modified:
+    since = httpdate.parse(value)
+    if since == r.last_modified:
         return False
-    return mode == "exact" or since is None or since < modified
+    return mode == "exact" or since is None or since < r.last_modified
 
 
 def matches(value: bytes, etag: bytes | None, weak: bool) -> bool:

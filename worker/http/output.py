@@ -4,6 +4,7 @@ The head is kept until the first body bytes are there, so that both leave in one
 Server and Date are made once a second for each status.
 """
 
+from functools import lru_cache
 from time import gmtime, time
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,8 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 _COALESCE = 16384  # bytes: up to here head and body are joined into one buffer
 
 
-def http_date(seconds: float) -> bytes:
+@lru_cache(1024)
+def http_date(seconds: int) -> bytes:
     """An IMF-fixdate (RFC 9110 section 5.6.7)."""
     t = gmtime(seconds)
     return (

@@ -86,10 +86,9 @@ async def _phases(r: Request, start: int) -> int:
             if handler is None:
                 rc = await _chain(r, location.content)
             else:
-                rc = handler(r)
-                if rc is not None and rc.__class__ is not int:
-                    rc = await rc  # type: ignore[misc]
-            return special.no_content(r) if rc is None else rc  # type: ignore[return-value]
+                result = handler(r)
+                rc = result if result is None or isinstance(result, int) else await result
+            return special.no_content(r) if rc is None else rc
     except RegexError as error:
         r.log(Level.ALERT, str(error))
         return 500
@@ -108,11 +107,10 @@ def _rewrite(r: Request, rules: tuple[Rule, ...]) -> int | None:
 
 async def _chain(r: Request, handlers: tuple[Handler, ...]) -> int | None:
     for handler in handlers:
-        rc = handler(r)
-        if rc is not None and rc.__class__ is not int:
-            rc = await rc  # type: ignore[misc]
+        result = handler(r)
+        rc = result if result is None or isinstance(result, int) else await result
         if rc is not None:
-            return rc  # type: ignore[return-value]
+            return rc
     return None
 
 

@@ -141,7 +141,7 @@ def _if_range(r: "Request") -> bool:
         return True
     if len(value) >= 2 and value.endswith(b'"'):
         return value == r.etag
-    return r.last_modified is not None and httpdate.parse(value) == int(r.last_modified)
+    return r.last_modified is not None and httpdate.parse(value) == r.last_modified
 
 
 def _drop_content_range(r: "Request") -> None:

@@ -102,7 +102,7 @@ class Request:
         self.fields: list[Header] = []
         self.content_type: bytes | None = None
         self.content_length: int | None = None
-        self.last_modified: float | None = None
+        self.last_modified: int | None = None  # whole seconds
         self.etag: bytes | None = None
         self.location_field: bytes | None = None
         self.trailers: list[Header] | None = None

@@ -51,7 +51,10 @@ def send_file(r: "Request", fd: int, path: bytes, size: int) -> Awaitable[int] |
     if _total(pieces) > SMALL:
         return _answer(r, fd, path, pieces)
     try:
-        body = b"".join(p if isinstance(p, bytes) else _read(fd, path, *p) for p in pieces)
+        if r.ranges is None:
+            body = _read(fd, path, 0, size)
+        else:
+            body = b"".join(p if isinstance(p, bytes) else _read(fd, path, *p) for p in pieces)
     except (_CutShort, OSError) as error:
         _broken(r, path, error)
     else:
