@@ -6,69 +6,20 @@ the body is first wanted, and a client that stalls for client_body_timeout ends 
 
 import os
 from collections.abc import AsyncIterator
-from itertools import count
 from typing import TYPE_CHECKING
 
 from headgate.conf import slots
-from headgate.conf.directive import HSL, Call, Conf, Ctx, directive
+from headgate.conf.directive import HSL, Conf, Ctx, directive
 from headgate.masterd.logfile import Level
 from headgate.worker.http.reader import HTTP_11, BadRequest
 from headgate.worker.http.request import BODY, Request
+from headgate.worker.http.tempfile import TempPath, temp_path
 
 if TYPE_CHECKING:
-    from headgate.conf.build import Config, Scope
+    from headgate.conf.build import Scope
     from headgate.worker.http.directives import CoreLocation
 
 FILE_PIECE = 65536  # bytes read at a time from a spilled body
-_numbers = count(1)
-
-
-class TempPath:
-    """A directory for temporary files with nginx's levels: `path [1 [2 [3]]]`."""
-
-    __slots__ = ("levels", "path")
-
-    def __init__(self, path: str, levels: tuple[int, ...] = ()) -> None:
-        self.path = path
-        self.levels = levels
-
-    @classmethod
-    def default(cls, config: "Config", name: str) -> "TempPath":
-        """The directory `name` under the prefix; the cycle makes it."""
-        path = os.path.join(config.prefix, name)
-        config.paths.append(path)
-        return cls(path)
-
-    def create(self) -> tuple[int, str]:
-        """A new empty file, open for reading and writing: (descriptor, name). Raises OSError."""
-        while True:
-            name = f"{os.getpid() % 100000:05d}{next(_numbers):05d}"
-            folder, at = self.path, len(name)
-            for level in self.levels:
-                at -= level
-                folder = os.path.join(folder, name[at : at + level])
-            path = os.path.join(folder, name)
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            try:
-                return os.open(path, flags, 0o600), path
-            except FileExistsError:
-                continue
-            except FileNotFoundError:
-                if not self.levels or not os.path.isdir(self.path):
-                    raise
-                os.makedirs(folder, 0o700, exist_ok=True)
-
-
-def temp_path(call: Call) -> TempPath:
-    """`path [level1 [level2 [level3]]]`; the master creates the directory."""
-    levels = []
-    for word in call.args[1:]:
-        if word not in ("1", "2", "3"):
-            raise call.error_at(f'invalid value "{word}"')
-        levels.append(int(word))
-    path = call.path(call.args[0])
-    call.scope.config.paths.append(path)
-    return TempPath(path, tuple(levels))
 
 
 class BodyConf(Conf, level=Ctx.LOCATION):

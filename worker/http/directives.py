@@ -144,13 +144,26 @@ def http(call: Call) -> None:
     config.http = conf = HttpConf()
     call.scope.variables = Variables(reg.variables, reg.prefixes)
     scope = call.build(Ctx.HTTP, conf)
+    try:
+        _assemble(call, scope, conf)
+    except ConfError as error:
+        if error.file:
+            raise
+        raise call.error_end(error.reason) from None  # nginx merges when it reads the closing brace
+
+
+def _assemble(call: Call, scope: Scope, conf: HttpConf) -> None:
+    """What is left to do when the whole block has been read."""
+    reg = scope.registry
     conf.core = scope.merged(CoreHttp)
     top = {cls: cls.merge(None, scope.confs.get(cls)) for cls in reg.confs.get(Ctx.LOCATION, ())}
     top_server = {cls: cls.merge(None, scope.confs.get(cls)) for cls in reg.confs.get(Ctx.SERVER, ())}
     for cls in reg.confs.get(Ctx.HTTP, ()):
         if cls is not CoreHttp:
             scope.confs[cls] = scope.merged(cls)
-    call.scope.variables.resolve()
+    variables = scope.variables
+    assert variables is not None
+    variables.resolve()
     finished: set[int] = set()
     for inst in (*top.values(), *top_server.values()):
         finished.add(id(inst))
@@ -162,7 +175,7 @@ def http(call: Call) -> None:
     for finisher in conf.finishers:
         finisher()
     finish_zones(conf)
-    call.scope.variables.resolve()  # what finishing added
+    variables.resolve()  # what finishing added
 
 
 @block("server", Ctx.HTTP, "0")

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from headgate.conf import slots
 from headgate.conf.directive import HSL, Call, Conf, Ctx, directive
-from headgate.worker.http.body import TempPath, temp_path
+from headgate.conf.errors import ConfError
+from headgate.worker.http.tempfile import TempPath, temp_path
 from headgate.worker.upstream.errors import WORDS, Kind
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ class UpstreamConf(Conf, level=Ctx.LOCATION):
     send_timeout: float = directive("_send_timeout", HSL, "1", slots.msec, default=60.0)
     read_timeout: float = directive("_read_timeout", HSL, "1", slots.msec, default=60.0)
     buffer_size: int = directive("_buffer_size", HSL, "1", slots.size, default=4096)
+    buffering: bool = directive("_buffering", HSL, "flag", slots.flag, default=True)
+    buffers: tuple[int, int] = directive("_buffers", HSL, "2", slots.buffers, default=(8, 4096))
+    busy_buffers_size: int = directive("_busy_buffers_size", HSL, "1", slots.size, default=-1)
+    max_temp_file_size: int = directive("_max_temp_file_size", HSL, "1", slots.size, default=1 << 30)
+    temp_file_write_size: int = directive("_temp_file_write_size", HSL, "1", slots.size, default=-1)
     temp_path: TempPath = directive("_temp_path", HSL, "1|2|3|4", temp_path)
     next_upstream: Kind = directive("_next_upstream", HSL, "1+", _next_upstream, default=Kind.ERROR | Kind.TIMEOUT)
     next_upstream_tries: int = directive("_next_upstream_tries", HSL, "1", slots.number, default=0)
@@ -42,9 +48,33 @@ class UpstreamConf(Conf, level=Ctx.LOCATION):
     TEMP = ""  # the directory of temporary files, under the prefix, unless told otherwise
 
     def finish(self, scope: "Scope") -> None:
+        self._check_buffers(next(d.name for d in self.directives if d.field == "buffers").removesuffix("_buffers"))
         if self.temp_path is None:
             self.temp_path = TempPath.default(scope.config, self.TEMP)
         if Kind.OFF in self.next_upstream:
             self.next_upstream = Kind(0)
         hidden = {name.lower() for name in (*self.HIDE, *self.hide_header)} - {n.lower() for n in self.pass_header}
         self.hidden = frozenset(name.encode() for name in hidden)
+
+    def _check_buffers(self, prefix: str) -> None:
+        """Sizes that were not set, and nginx's conditions on them."""
+        count, each = self.buffers
+        if count < 2:
+            raise ConfError(f'there must be at least 2 "{prefix}_buffers"')
+        size = max(self.buffer_size, each)
+        largest = f'the maximum of the value of "{prefix}_buffer_size" and one of the "{prefix}_buffers"'
+        at_least = f"must be equal to or greater than {largest}"
+        if self.busy_buffers_size < 0:
+            self.busy_buffers_size = 2 * size
+        if self.busy_buffers_size < size:
+            raise ConfError(f'"{prefix}_busy_buffers_size" {at_least}')
+        if self.busy_buffers_size > (count - 1) * each:
+            most = f'the size of all "{prefix}_buffers" minus one buffer'
+            raise ConfError(f'"{prefix}_busy_buffers_size" must be less than {most}')
+        if self.temp_file_write_size < 0:
+            self.temp_file_write_size = 2 * size
+        if self.temp_file_write_size < size:
+            raise ConfError(f'"{prefix}_temp_file_write_size" {at_least}')
+        if 0 < self.max_temp_file_size < size:
+            never = "must be equal to zero to disable temporary files usage or"
+            raise ConfError(f'"{prefix}_max_temp_file_size" {never} {at_least}')
