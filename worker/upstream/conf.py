@@ -42,6 +42,8 @@ class UpstreamConf(Conf, level=Ctx.LOCATION):
     hide_header: list[str] = directive("_hide_header", HSL, "1", slots.string, many=True)
     pass_header: list[str] = directive("_pass_header", HSL, "1", slots.string, many=True)
     hidden: frozenset[bytes]
+    busy_size: int  # busy_buffers_size and temp_file_write_size, where not set: of the buffers in force
+    write_size: int
 
     # what the protocol hides unless told to pass it
     HIDE: tuple[str, ...] = ()
@@ -64,16 +66,14 @@ class UpstreamConf(Conf, level=Ctx.LOCATION):
         size = max(self.buffer_size, each)
         largest = f'the maximum of the value of "{prefix}_buffer_size" and one of the "{prefix}_buffers"'
         at_least = f"must be equal to or greater than {largest}"
-        if self.busy_buffers_size < 0:
-            self.busy_buffers_size = 2 * size
-        if self.busy_buffers_size < size:
+        self.busy_size = self.busy_buffers_size if self.busy_buffers_size >= 0 else 2 * size
+        if self.busy_size < size:
             raise ConfError(f'"{prefix}_busy_buffers_size" {at_least}')
-        if self.busy_buffers_size > (count - 1) * each:
+        if self.busy_size > (count - 1) * each:
             most = f'the size of all "{prefix}_buffers" minus one buffer'
             raise ConfError(f'"{prefix}_busy_buffers_size" must be less than {most}')
-        if self.temp_file_write_size < 0:
-            self.temp_file_write_size = 2 * size
-        if self.temp_file_write_size < size:
+        self.write_size = self.temp_file_write_size if self.temp_file_write_size >= 0 else 2 * size
+        if self.write_size < size:
             raise ConfError(f'"{prefix}_temp_file_write_size" {at_least}')
         if 0 < self.max_temp_file_size < size:
             never = "must be equal to zero to disable temporary files usage or"
