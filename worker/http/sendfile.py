@@ -35,8 +35,12 @@ class SendfileConf(Conf, level=Ctx.LOCATION):
     output_buffers: tuple[int, int] = directive("output_buffers", HSL, "2", slots.buffers, default=(2, 32768))
 
 
-class _CutShort(Exception):
-    """The file has fewer bytes than the head promised; the text is for the log."""
+class _Broken(Exception):
+    """The response cannot be completed: what the log is to say of it."""
+
+    def __init__(self, level: Level, text: str) -> None:
+        super().__init__(text)
+        self.level = level
 
 
 def send_file(r: "Request", fd: int, path: bytes, size: int) -> Awaitable[int] | None:
@@ -55,8 +59,8 @@ def send_file(r: "Request", fd: int, path: bytes, size: int) -> Awaitable[int] |
             body = _read(fd, path, 0, size)
         else:
             body = b"".join(p if isinstance(p, bytes) else _read(fd, path, *p) for p in pieces)
-    except (_CutShort, OSError) as error:
-        _broken(r, path, error)
+    except _Broken as error:
+        _end(r, error)
     else:
         r.send(body, last=True)
     return None
@@ -73,33 +77,32 @@ async def _answer(r: "Request", fd: int, path: bytes, pieces: list[Piece]) -> in
             await _by_kernel(r, fd, path, pieces, conf.max_chunk)
         else:
             await _by_hand(r, fd, path, pieces, conf.output_buffers[0] * conf.output_buffers[1])
-    except (_CutShort, OSError) as error:
-        _broken(r, path, error)
+    except _Broken as error:
+        _end(r, error)
     finally:
         os.close(fd)
     return 0
 
 
-def _broken(r: "Request", path: bytes, error: Exception) -> None:
-    """End a response that cannot be completed."""
-    if isinstance(error, OSError):
-        gone = error.errno in _GONE
-        r.log(
-            Level.INFO if gone else Level.ALERT,
-            failed("sendfile()" if gone else f'pread() "{os.fsdecode(path)}"', error),
-        )
-    else:
-        r.log(Level.ALERT, str(error))
+def _end(r: "Request", error: _Broken) -> None:
+    r.log(error.level, str(error))
     r.keepalive = False
     r.out = None
     r.conn.abort()
 
 
 def _read(fd: int, path: bytes, offset: int, length: int) -> bytes:
-    data = os.pread(fd, length, offset)
+    try:
+        data = os.pread(fd, length, offset)
+    except OSError as error:
+        raise _Broken(Level.CRIT, failed(f'pread() "{os.fsdecode(path)}"', error)) from None
     if len(data) != length:
-        raise _CutShort(f'pread() read only {len(data)} of {length} from "{os.fsdecode(path)}"')
+        raise _Broken(Level.ALERT, f'pread() read only {len(data)} of {length} from "{os.fsdecode(path)}"')
     return data
+
+
+def _refused(call: str, error: OSError) -> _Broken:
+    return _Broken(Level.INFO if error.errno in _GONE else Level.ALERT, failed(call, error))
 
 
 async def _by_hand(r: "Request", fd: int, path: bytes, pieces: list[Piece], step: int) -> None:
@@ -122,14 +125,18 @@ def _plain_socket(r: "Request") -> bool:
 
 
 async def _by_kernel(r: "Request", fd: int, path: bytes, pieces: list[Piece], max_chunk: int) -> None:
-    conn = r.conn
-    transport = conn.transport
+    if r.conn.lost:
+        raise Interrupted(499)
+    transport = r.conn.transport
     if transport.get_write_buffer_size():  # of the responses before this one
         transport.set_write_buffer_limits(0)
         await r.drain()
         transport.set_write_buffer_limits()
+    try:
+        out = _Out(r, os.dup(transport.get_extra_info("socket").fileno()), max_chunk)
+    except OSError as error:
+        raise _refused("dup()", error) from None
     head, r.out = r.out, None
-    out = _Out(r, os.dup(transport.get_extra_info("socket").fileno()), max_chunk)
     try:
         if head:
             await out.literal(head, more=True)
@@ -163,6 +170,8 @@ class _Out:
             except BlockingIOError:
                 await self._writable()
                 continue
+            except OSError as error:
+                raise _refused("send()", error) from None
             self.conn.sent += sent
             data = data[sent:]
 
@@ -177,8 +186,11 @@ class _Out:
             except BlockingIOError:
                 await self._writable()
                 continue
+            except OSError as error:
+                raise _refused("sendfile()", error) from None
             if not sent:
-                raise _CutShort(f'sendfile() reported that "{os.fsdecode(path)}" was truncated at {offset}')
+                name = os.fsdecode(path)
+                raise _Broken(Level.ALERT, f'sendfile() reported that "{name}" was truncated at {offset}')
             self.conn.sent += sent
             self.left -= sent
             offset += sent
