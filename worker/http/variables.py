@@ -96,10 +96,6 @@ def _cookie(name: str) -> Getter:
 # -- the request ---------------------------------------------------------------------------------
 
 
-def _field(name: bytes) -> Getter:
-    return lambda r: r.header(name)
-
-
 def _host(r: "Request") -> bytes:
     return r.host or _server_name(r)
 
