@@ -152,6 +152,31 @@ def test_a_file_that_shrinks_cuts_the_connection(headgate: Factory, way: str) ->
             client.read(len(LARGE) * 10)
 
 
+@BOTH_WAYS
+@pytest.mark.parametrize("binary", ["headgate", "nginx"])
+def test_bytes_are_counted(request: pytest.FixtureRequest, binary: str, way: str) -> None:
+    log = "log_format f '$request_method $status $body_bytes_sent'; access_log logs/access.log f;"
+    server = request.getfixturevalue(binary)(CONF % (log, "", ""), files={"html/large": LARGE, "html/small": "hello"})
+    for target in (f"/{way}/large", f"/{way}/small"):
+        with server.client() as client:
+            client.get(target)
+            client.get(target, {"Range": "bytes=1-3"})
+            client.get(target, {"If-None-Match": "*"})
+            client.request("HEAD", target)
+    lines = server.access_log(8, "logs/access.log")
+    assert lines == [
+        *("GET 200 3000000", "GET 206 3", "GET 304 0", "HEAD 200 0"),
+        *("GET 200 5", "GET 206 3", "GET 304 0", "HEAD 200 0"),
+    ]
+
+
+def test_bytes_of_a_download_that_broke_off_are_counted(server: Server) -> None:
+    half_read(server, "/on/large").reset()  # type: ignore[attr-defined]
+    (line,) = server.access_log(1)
+    assert '"GET /on/large HTTP/1.1" 200 ' in line
+    assert 20_000 <= int(line.split('" 200 ')[1].split()[0]) < len(LARGE)
+
+
 def test_sendfile_max_chunk_and_output_buffers(headgate: Factory) -> None:
     conf = CONF % ("", "sendfile_max_chunk 10000;", "output_buffers 1 10000;")
     server = headgate(conf, files={"html/large": LARGE})
