@@ -185,11 +185,10 @@ class Conf:
     directives: ClassVar[list[Directive]]
 
     def __init_subclass__(cls, level: Ctx, prefix: str = "", **kwargs: Any) -> None:
-        """`prefix` makes a base class's directives this class's own: "_timeout" becomes "proxy_timeout"."""
+        """A base class's directives are this class's own, with `prefix`: "_timeout" becomes "proxy_timeout"."""
         super().__init_subclass__(**kwargs)
         cls.level = level
-        shared = getattr(cls, "directives", []) if prefix else []
-        cls.directives = [replace(d, name=prefix + d.name) for d in shared]
+        cls.directives = [replace(d, name=prefix + d.name) for d in getattr(cls, "directives", [])]
         for name, value in list(vars(cls).items()):
             if isinstance(value, Directive):
                 value.field = name

@@ -135,7 +135,8 @@ class HttpConf:
     """The http block. `listens` are the addresses to bind; each has its `hosts`."""
 
     __slots__ = (
-        "core", "finishers", "groups", "listens", "locations", "log_buffers", "log_formats", "servers", "zone_uses", "zones",
+        "core", "finishers", "groups", "listens", "locations", "log_buffers", "log_formats", "servers", "tls",
+        "zone_uses", "zones",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -146,6 +147,7 @@ class HttpConf:
         self.log_formats: dict[str, LogFormat] = {}
         self.log_buffers: dict[LogFile | None, Buffer] = {}
         self.groups: dict[str, Group] = {}
+        self.tls: dict[Any, Any] = {}  # TLS contexts by what they were made of, so that each is made once
         self.zone_uses: dict[str, ZoneUse] = {}  # `zone` directives
         self.zones: dict[str, ZoneSpec] = {}  # what the cycle opens
         # run, in order, once names are resolved and everything is merged

@@ -1,90 +1,56 @@
 """HTTP to upstream servers: proxy_pass and its directives (nginx: ngx_http_proxy_module)."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from headgate.conf import slots
-from headgate.conf.directive import HSL, NONAME, Call, Ctx, directive
-from headgate.conf.errors import ConfError
-from headgate.conf.template import Template, Variable, fsencode
+from headgate.conf.directive import HSL, Call, Ctx, directive
+from headgate.conf.template import Template, Variable
 from headgate.masterd.logfile import Level
-from headgate.worker.http.reader import HTTP_11
+from headgate.worker.http.reader import HTTP_10, HTTP_11
+from headgate.worker.proxy import cookie, redirect
+from headgate.worker.proxy.cookie import Cookies, Flags
 from headgate.worker.proxy.protocol import HttpProtocol, RequestFields
+from headgate.worker.proxy.redirect import Rule
+from headgate.worker.proxy.target import Pass
 from headgate.worker.upstream.conf import UpstreamConf
-from headgate.worker.upstream.directives import find_group
-from headgate.worker.upstream.header import FieldTable
 from headgate.worker.upstream.upstream import Upstream
 
 if TYPE_CHECKING:
     from headgate.conf.build import Scope
     from headgate.worker.http.conf import Location
     from headgate.worker.http.request import Request
-    from headgate.worker.upstream.group import Group
 
-_REFUSED = (
-    '"proxy_pass" cannot have URI part in location given by regular expression, or inside named location, '
-    'or inside "if" statement, or inside "limit_except" block'
-)
-
-
-class Target:
-    """A proxy_pass URL taken apart. `uri` "" means: pass the request's own URI."""
-
-    __slots__ = ("group", "host", "port", "scheme", "uri")
-
-    def __init__(self, url: str, file: str = "", line: int = 0) -> None:
-        if url[:7].lower() != "http://":
-            if url[:8].lower() == "https://":
-                raise ConfError("https:// in proxy_pass needs TLS to upstreams, which is not implemented", file, line)
-            raise ConfError("invalid URL prefix", file, line)
-        rest = url[7:]
-        self.scheme = "http"
-        if rest.startswith("unix:"):
-            path, _, uri = rest[5:].partition(":")
-            self.host, self.uri = f"unix:{path}", uri
-        else:
-            cut = min((i for i in (rest.find("/"), rest.find("?")) if i >= 0), default=len(rest))
-            self.host, self.uri = rest[:cut], rest[cut:]
-        if not self.host:
-            raise ConfError(f'no host in upstream "{rest}"', file, line)
-        self.group: Group | None = None
-        self.port = b""
-        if not self.host.startswith("unix:"):
-            tail = self.host.rpartition("]")[2]
-            self.port = (tail.partition(":")[2] or "80").encode()
-
-    @property
-    def host_header(self) -> bytes:
-        """$proxy_host: the name and port as written, `localhost` for a Unix socket, no default port."""
-        if self.host.startswith("unix:"):
-            return b"localhost"
-        return fsencode(self.host.removesuffix(":80"))
-
-
-class Pass:
-    """`proxy_pass` as written: a fixed target, or a template to be read for every request."""
-
-    __slots__ = ("file", "line", "target", "template")
-
-    def __init__(self, call: Call) -> None:
-        self.file, self.line = call.statement.file, call.statement.line
-        self.template = call.template(call.args[0])
-        self.target: Target | None = None
-        if self.template.const is None:
-            return
-        self.target = target = Target(call.args[0], self.file, self.line)
-        node: Any = call.scope.node
-        if target.uri and (call.scope.ctx & NONAME or node.kind in ("~", "~*", "@")):
-            raise call.error_at(_REFUSED)
-        http = call.scope.above(Ctx.HTTP).node
-
-        def find() -> None:
-            target.group = find_group(http, target.host, 80, self.file, self.line)
-
-        http.finishers.append(find)
+C = TypeVar("C", bound="ProxyConf")
 
 
 def _set_header(call: Call) -> tuple[str, Template]:
     return call.args[0], call.template(call.args[1])
+
+
+def _redirect(call: Call) -> Rule | None:
+    conf = vars(call.conf(ProxyConf))
+    return redirect.redirect(call, conf.get("redirect", []), conf.get("pass_"))
+
+
+def _cookie_domain(call: Call) -> Rule | None:
+    return cookie.domain(call, vars(call.conf(ProxyConf)).get("cookie_domain", []))
+
+
+def _cookie_path(call: Call) -> Rule | None:
+    return cookie.path(call, vars(call.conf(ProxyConf)).get("cookie_path", []))
+
+
+def _cookie_flags(call: Call) -> Flags | None:
+    return cookie.flags(call, vars(call.conf(ProxyConf)).get("cookie_flags", []))
+
+
+def _http_version(call: Call) -> int:
+    if call.args[0] == "2":
+        raise call.error_at('"proxy_http_version 2" is known to nginx but not implemented by headgate')
+    return _versions(call)
+
+
+_versions = slots.enum_of({"1.0": HTTP_10, "1.1": HTTP_11})
 
 
 class ProxyConf(UpstreamConf, level=Ctx.LOCATION, prefix="proxy"):
@@ -94,11 +60,14 @@ class ProxyConf(UpstreamConf, level=Ctx.LOCATION, prefix="proxy"):
         "proxy_pass", Ctx.LOCATION | Ctx.LOCATION_IF | Ctx.LIMIT_EXCEPT, "1", Pass, inherit=False
     )
     set_header: list[tuple[str, Template]] = directive("proxy_set_header", HSL, "2", _set_header, many=True)
-    http_version: int = directive(
-        "proxy_http_version", HSL, "1", slots.enum_of({"1.0": 10, "1.1": 11}), default=HTTP_11
-    )
+    http_version: int = directive("proxy_http_version", HSL, "1", _http_version, default=HTTP_11)
     method: Template | None = directive("proxy_method", HSL, "1", slots.template)
+    pass_trailers: bool = directive("proxy_pass_trailers", HSL, "flag", slots.flag, default=False)
     set_body: Template | None = directive("proxy_set_body", HSL, "1", slots.template)
+    redirect: list[Rule | None] = directive("proxy_redirect", HSL, "1|2", _redirect, many=True)
+    cookie_domain: list[Rule | None] = directive("proxy_cookie_domain", HSL, "1|2", _cookie_domain, many=True)
+    cookie_path: list[Rule | None] = directive("proxy_cookie_path", HSL, "1|2", _cookie_path, many=True)
+    cookie_flags: list[Flags | None] = directive("proxy_cookie_flags", HSL, "1|2|3|4", _cookie_flags, many=True)
     headers_hash_max_size: int = directive("proxy_headers_hash_max_size", HSL, "1", slots.number, default=512)
     headers_hash_bucket_size: int = directive("proxy_headers_hash_bucket_size", HSL, "1", slots.number, default=64)
 
@@ -107,46 +76,71 @@ class ProxyConf(UpstreamConf, level=Ctx.LOCATION, prefix="proxy"):
 
     TEMP = "proxy_temp"
 
-    table: FieldTable
     request_fields: RequestFields
+    redirects: tuple[Rule, ...]
+    inherited_redirects: tuple[Rule, ...] = ()
+    cookies: Cookies
     http: Any
+
+    @classmethod
+    def merge(cls: type[C], parent: C | None, own: C | None, noname: bool = False) -> C:
+        out = super().merge(parent, own, noname)
+        if out is not parent and isinstance(parent, ProxyConf) and isinstance(out, ProxyConf):
+            out.inherited_redirects = parent.redirects
+        return out
 
     def finish(self, scope: "Scope") -> None:
         super().finish(scope)
-        self.table = FieldTable(self)
         self.request_fields = RequestFields(self)
+        self.redirects = self._redirects()
+        self.cookies = Cookies(self.cookie_domain, self.cookie_path, self.cookie_flags)
         self.http = scope.config.http
+        if self.pass_ is not None and self.pass_.secure:
+            self.tls = self.make_tls(scope, (self.pass_.file, self.pass_.line))
+
+    def _redirects(self) -> tuple[Rule, ...]:
+        if self.redirect:
+            return tuple(rule for rule in self.redirect if rule is not None)
+        if self.inherited_redirects or self.pass_ is None:
+            return self.inherited_redirects  # as nginx, even before a proxy_pass of its own
+        rule = redirect.default(self.pass_)
+        return () if rule is None else (rule,)
 
     def attach(self, node: "Location") -> None:
         if self.pass_ is None or node.kind == "server":
             return
-        prefix = node.name if node.kind in ("", "^~", "=") else b""
-        node.handler = _Handler(self, self.pass_, prefix)
+        node.handler = _Handler(self, self.pass_)
         node.auto_redirect = node.name.endswith(b"/")
 
 
 class _Handler:
     """The content handler of a location with proxy_pass."""
 
-    __slots__ = ("_targets", "conf", "pass_", "prefix", "target")
+    __slots__ = ("conf", "pass_", "target")
 
-    def __init__(self, conf: ProxyConf, pass_: Pass, prefix: bytes) -> None:
+    def __init__(self, conf: ProxyConf, pass_: Pass) -> None:
         self.conf = conf
         self.pass_ = pass_
-        self.prefix = prefix
         self.target = pass_.target
-        self._targets: dict[bytes, Target] = {}
 
     async def __call__(self, r: "Request") -> int:
         conf = self.conf
-        target = self.target or self._evaluate(r)
+        target = self.target or self.pass_.evaluate(r, conf.http)
         if target is None:
             return 500
         group = target.group
         if group is None:
+            name = target.host.partition(":")[0]
+            r.log(Level.ERROR, f"no resolver defined to resolve {name}")
             return 502
-        protocol = HttpProtocol(conf, target, self.prefix, self.target is not None)
+        protocol = HttpProtocol(conf, target, self.pass_.prefix, self.target is not None)
         u = Upstream(r, conf, group, protocol)
+        if target.scheme == "https":
+            assert conf.tls is not None
+            u.scheme = "https"
+            u.tls = conf.tls.use(r, target.name)
+            if u.tls is None:
+                return 500
         body = r.body
         r.client_gone_ok = conf.ignore_client_abort
         if body is not None:
@@ -158,27 +152,6 @@ class _Handler:
                 u.streams_body = True
                 u.chunked_body = r.head.chunked and conf.http_version >= HTTP_11
         return await u.run()
-
-    def _evaluate(self, r: "Request") -> Target | None:
-        """The target of a proxy_pass with variables, for this request."""
-        url = self.pass_.template.get(r)
-        target = self._targets.get(url)
-        if target is not None:
-            return target
-        text = url.decode("utf-8", "surrogateescape")
-        try:
-            target = Target(text)
-        except ConfError as error:
-            r.log(Level.ERROR, f'{error.reason} in "{text}"')
-            return None
-        target.group = self.conf.http.groups.get(target.host.lower())
-        if target.group is None:
-            name = target.host.partition(":")[0]
-            r.log(Level.ERROR, f"no resolver defined to resolve {name}")
-            return target
-        if len(self._targets) < 1024:
-            self._targets[url] = target
-        return target
 
 
 def _proxy_host(r: "Request") -> bytes | None:

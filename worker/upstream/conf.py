@@ -3,10 +3,15 @@
 from typing import TYPE_CHECKING
 
 from headgate.conf import slots
-from headgate.conf.directive import HSL, Call, Conf, Ctx, directive
+from headgate.conf.directive import HSL, Call, Ctx, directive
 from headgate.conf.errors import ConfError
 from headgate.worker.http.tempfile import TempPath, temp_path
+from headgate.worker.http.limit_rate import Size, size
+from headgate.worker.upstream import accel
+from headgate.worker.upstream.accel import Ignored
 from headgate.worker.upstream.errors import WORDS, Kind
+from headgate.worker.upstream.header import FieldTable
+from headgate.worker.upstream.tls_conf import TlsConf
 
 if TYPE_CHECKING:
     from headgate.conf.build import Scope
@@ -18,7 +23,7 @@ def _next_upstream(call: Call) -> Kind:
     return _kinds(call)
 
 
-class UpstreamConf(Conf, level=Ctx.LOCATION):
+class UpstreamConf(TlsConf, level=Ctx.LOCATION):
     """What a request does with an upstream server. Times in seconds, sizes in bytes."""
 
     connect_timeout: float = directive("_connect_timeout", HSL, "1", slots.msec, default=60.0)
@@ -39,14 +44,21 @@ class UpstreamConf(Conf, level=Ctx.LOCATION):
     request_buffering: bool = directive("_request_buffering", HSL, "flag", slots.flag, default=True)
     ignore_client_abort: bool = directive("_ignore_client_abort", HSL, "flag", slots.flag, default=False)
     intercept_errors: bool = directive("_intercept_errors", HSL, "flag", slots.flag, default=False)
+    ignore_headers: Ignored = directive(
+        "_ignore_headers", HSL, "1+", slots.bitmask(Ignored, accel.WORDS), default=Ignored(0)
+    )
+    force_ranges: bool = directive("_force_ranges", HSL, "flag", slots.flag, default=False)
+    limit_rate: Size | None = directive("_limit_rate", HSL, "1", size)
     hide_header: list[str] = directive("_hide_header", HSL, "1", slots.string, many=True)
     pass_header: list[str] = directive("_pass_header", HSL, "1", slots.string, many=True)
     hidden: frozenset[bytes]
+    table: FieldTable
     busy_size: int  # busy_buffers_size and temp_file_write_size, where not set: of the buffers in force
     write_size: int
 
     # what the protocol hides unless told to pass it
     HIDE: tuple[str, ...] = ()
+    INTERCEPT_404 = False  # whether a 404 is always the location's own
     TEMP = ""  # the directory of temporary files, under the prefix, unless told otherwise
 
     def finish(self, scope: "Scope") -> None:
@@ -57,6 +69,7 @@ class UpstreamConf(Conf, level=Ctx.LOCATION):
             self.next_upstream = Kind(0)
         hidden = {name.lower() for name in (*self.HIDE, *self.hide_header)} - {n.lower() for n in self.pass_header}
         self.hidden = frozenset(name.encode() for name in hidden)
+        self.table = FieldTable(self)
 
     def _check_buffers(self, prefix: str) -> None:
         """Sizes that were not set, and nginx's conditions on them."""

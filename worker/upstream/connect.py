@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from headgate.masterd.logfile import Level
 from headgate.worker.http.request import UPSTREAM
+from headgate.worker.tls.layer import TlsError
 from headgate.worker.upstream.errors import GiveUp, Kind, UpstreamError
 
 if TYPE_CHECKING:
+    from headgate.worker.tls.layer import TlsLayer
     from headgate.worker.upstream.group import PeerAddress
     from headgate.worker.upstream.keepalive import Keepalive
     from headgate.worker.upstream.upstream import Upstream
@@ -23,13 +25,14 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "cache", "data", "deadline", "eof", "error", "filed", "made", "owner", "paused", "reading", "received",
-        "requests", "sent", "transport",
+        "requests", "sent", "tls", "transport",
     )  # fmt: skip
 
     def __init__(self, owner: "Upstream | None", made: float) -> None:
         self.owner = owner
         self.cache: Keepalive | None = None
         self.transport: Any = None
+        self.tls: TlsLayer | None = None  # what is between the transport and us
         self.data = b""
         self.eof = False
         self.error: OSError | None = None
@@ -119,6 +122,13 @@ _USUAL = frozenset((
 ))  # fmt: skip
 
 
+def broken(what: str, error: OSError) -> UpstreamError:
+    """A connection has ended with `error` in the call `what`."""
+    if isinstance(error, TlsError):
+        return UpstreamError(Kind.ERROR, error.strerror or "")
+    return failed(what, error.errno or 0)
+
+
 def failed(what: str, number: int, unusual: Level = Level.ALERT) -> UpstreamError:
     """`connect() failed (111: Connection refused)`; `unusual` is the level of errors that networks do not make."""
     level = Level.ERROR if number in _USUAL else unusual
@@ -134,6 +144,7 @@ async def open_connection(u: "Upstream", address: "PeerAddress", timeout: float)
         u.request.log(Level.ALERT, f"socket() failed ({error.errno}: {error.strerror})")
         raise GiveUp(500) from None
     transport = None
+    started = loop.time()
     try:
         number = sock.connect_ex(address.sockaddr)
         if number in (errno.EINPROGRESS, errno.EINTR):
@@ -144,10 +155,20 @@ async def open_connection(u: "Upstream", address: "PeerAddress", timeout: float)
         elif number:
             raise failed(f"connect() to {address.text}", number, Level.CRIT)
         conn = UpstreamConnection(u, loop.time())
-        transport, _ = await loop.create_connection(lambda: conn, sock=sock)
+        tls = u.tls
+        if tls is None:
+            transport, _ = await loop.create_connection(lambda: conn, sock=sock)
+            return conn
+        conn.tls = layer = tls.layer(u, conn, address.name)
+        transport, _ = await loop.create_connection(lambda: layer, sock=sock)
     finally:
         if transport is None:
             sock.close()
+    try:
+        await tls.handshake(u, conn, layer, timeout - (loop.time() - started))
+    except BaseException:
+        conn.close()
+        raise
     return conn
 
 

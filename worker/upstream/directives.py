@@ -173,17 +173,33 @@ def split_host(text: str, default_port: int, file: str = "", line: int = 0) -> t
     return host, int(digits)
 
 
-def find_group(http: "HttpConf", host: str, default_port: int, file: str, line: int) -> Group:
-    """The group that a proxy_pass names: an upstream block, or an implicit group of the host's addresses."""
-    known = http.groups.get(host.lower())
+def known_group(http: "HttpConf", host: str, port: int) -> Group | None:
+    """The group that a host stands for at run time, if the configuration has one: a block by its name alone."""
+    low = host.lower()
+    block = http.groups.get(low)
+    return block if block is not None and not block.implicit else http.groups.get(_implicit_key(low, port))
+
+
+def find_group(http: "HttpConf", host: str, port: int, file: str, line: int) -> Group:
+    """The group that a proxy_pass names: an upstream block, or an implicit group of the host's addresses.
+
+    `port` is the one in `host` or, without one there, the default. Raises ConfError.
+    """
+    known = known_group(http, host, port)
     if known is not None:
         return known
-    name, colon, port = host.partition(":")
-    named = http.groups.get(name.lower())
-    if colon and named is not None and not named.implicit:
-        raise ConfError(f'upstream "{name}" may not have port {port}', file, line)
-    server = ServerSpec(host, resolve(host, default_port, file, line))
-    group = Group(host, [server], keepalive_conf=KeepaliveConf(0), implicit=True)
+    if not host.startswith("unix:"):
+        name, number = split_host(host, 0, file, line)
+        block = http.groups.get(name.lower())
+        if number and block is not None and not block.implicit:
+            raise ConfError(f'upstream "{name}" may not have port {number}', file, line)
+    key = _implicit_key(host.lower(), port)
+    server = ServerSpec(host, resolve(host, port, file, line))
+    group = http.groups[key] = Group(key, [server], keepalive_conf=KeepaliveConf(0), implicit=True)
     group.order()
-    http.groups[host.lower()] = group
     return group
+
+
+def _implicit_key(host: str, port: int) -> str:
+    """Implicit groups are told apart by port, given or not: 443 is not the port of plain HTTP."""
+    return host if host.startswith("unix:") or host.endswith(f":{port}") else f"{host}:{port}"

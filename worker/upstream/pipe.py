@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from headgate.masterd.logfile import Level
 from headgate.worker.http.request import UPSTREAM, Interrupted
+from headgate.worker.upstream.connect import broken
 from headgate.worker.upstream.errors import Kind, UpstreamError
 
 if TYPE_CHECKING:
@@ -61,5 +62,5 @@ async def run(u: "Upstream") -> None:
 
 def _cut(error: OSError | None) -> str:
     if error is not None:
-        return f"recv() failed ({error.errno}: {error.strerror})"
+        return broken("recv()", error).cause
     return "upstream prematurely closed connection"

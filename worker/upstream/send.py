@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from headgate.worker.http.chunked import LAST_CHUNK, chunk
 from headgate.worker.http.request import UPSTREAM
-from headgate.worker.upstream.connect import failed
+from headgate.worker.upstream.connect import broken
 
 if TYPE_CHECKING:
     from headgate.worker.upstream.upstream import Upstream
@@ -57,5 +57,5 @@ async def _blocked(u: "Upstream") -> bool:
             await u.request.wait(UPSTREAM)
         conn.deadline = 0.0
     if conn.error is not None and not conn.data:
-        raise failed("writev()", conn.error.errno or 0)
+        raise broken("writev()", conn.error)
     return bool(conn.data) or conn.eof

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from headgate.worker.http.phases import DONE
 from headgate.worker.http.request import UPSTREAM, Interrupted, Request
 from headgate.worker.upstream import header, pipe, response, upgrade
-from headgate.worker.upstream.connect import UpstreamConnection, failed, open_connection
+from headgate.worker.upstream.connect import UpstreamConnection, broken, open_connection
 from headgate.worker.upstream.errors import STATUS, GiveUp, Kind, UpstreamError
 from headgate.worker.upstream.next import CLIENT_GONE, next_upstream, status_error
 from headgate.worker.upstream.peer import Attempt, free_peer, get_peer
@@ -21,15 +21,16 @@ if TYPE_CHECKING:
     from headgate.worker.upstream.contract import UpstreamProtocol
     from headgate.worker.upstream.group import Group, PeerAddress
     from headgate.worker.upstream.header import ResponseHead
+    from headgate.worker.upstream.tls import Use
 
 
 class Upstream:
     """One request's use of an upstream group. `url` is what error lines show as the upstream."""
 
     __slots__ = (
-        "_finalized", "address", "attempt", "balancer", "body", "body_done", "body_sent", "cached", "chunked_body",
-        "conf", "conn", "group", "head", "index", "keepalive", "length", "protocol", "request", "request_sent",
-        "scheme", "started", "streams_body", "tried", "tries", "upgrade", "uri", "wire", "worker",
+        "_finalized", "address", "attempt", "balancer", "body", "body_done", "body_sent", "buffering", "cached",
+        "chunked_body", "conf", "conn", "group", "head", "index", "keepalive", "length", "protocol", "request", "request_sent",
+        "scheme", "started", "streams_body", "tls", "tried", "tries", "upgrade", "uri", "wire", "worker",
     )  # fmt: skip
 
     def __init__(self, request: Request, conf: "UpstreamConf", group: "Group", protocol: "UpstreamProtocol") -> None:
@@ -50,6 +51,8 @@ class Upstream:
         self.wire = b""  # the request's head as sent
         self.uri = b""
         self.scheme = "http"
+        self.tls: Use | None = None
+        self.buffering = conf.buffering  # X-Accel-Buffering may change it
         self.body: bytes | None = None  # a body of ours instead of the client's (proxy_set_body)
         self.body_sent = False
         self.streams_body = False
@@ -125,7 +128,7 @@ class Upstream:
                     break
             if conn.eof:
                 if conn.error is not None:
-                    raise failed("recv()", conn.error.errno or 0)
+                    raise broken("recv()", conn.error)
                 raise UpstreamError(Kind.ERROR, "upstream prematurely closed connection")
             conn.resume_reading()
             await self.request.wait(UPSTREAM)  # as nginx: the whole head has one read_timeout
@@ -233,7 +236,9 @@ class Upstream:
     def cache_key(self) -> object:
         """Cached connections serve the same address and, when `local`, only the same location's configuration."""
         cache = self.group.keepalive_conf
-        name = self.address.name  # type: ignore[union-attr]  # there is a peer
+        name: object = self.address.name  # type: ignore[union-attr]  # there is a peer
+        if self.tls is not None:
+            name = (name, self.tls)
         return (name, id(self.conf)) if cache is not None and cache.local else name
 
     @property
