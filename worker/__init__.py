@@ -1,1 +1,46 @@
-"""The worker: one uvloop process that serves clients and talks to upstream servers."""
+"""The worker: one uvloop process that serves clients and talks to upstream servers.
+
+A request, read down this list, is [1] to [14]; what is not numbered serves several steps.
+
+    process.py             after the fork: privileges, the loop, the end
+    timers.py              lazy deadlines
+    http/
+      server.py            accepts, counts, leaves
+      protocol.py          [1] socket <-> reader; flow control
+      reader.py            [2] bytes -> request heads and body pieces (sans-IO)
+      chunked.py           the chunked coding, both ways (sans-IO)
+      request.py           [3] Request; [13] its one end, finish()
+      phases.py            [4] the phases and the coroutine that runs them
+      location.py          [5] server and location match
+      rewrite.py           set, return, rewrite, if
+      static.py            files; index.py, try_files.py, types.py beside it
+      special.py           error pages and redirects
+      body.py              [6] the request body
+      variables.py         $host, $uri, ...
+      not_modified.py      header filters: conditions, ranges.py, headers.py
+      sendfile.py          file bodies
+      output.py            [12] the write filter to the client
+      log.py               [14] access log, error log
+    upstream/
+      upstream.py          [7] Upstream.run(): the spine
+      contract.py          UpstreamProtocol and Balancer
+      directives.py        upstream{}, server, zone
+      conf.py              what all upstream protocols share
+      group.py             [8] peers of a group
+      peer.py              [8] one attempt: get, free
+      keepalive.py         cached connections; wraps any balancer
+      connect.py           [9] TCP, Unix; timeout
+      tls.py               [9] TLS
+      send.py              [10] request and body
+      header.py            [11a] the response head: process, copy, hide
+      response.py          [11b] the head to the client
+      pipe.py              [11c] the body to the client
+      upgrade.py           [11d] 101: a tunnel
+      next.py              the next peer, or a status
+      errors.py            kinds of failure and their tables
+      variables.py         $upstream_*
+    proxy/
+      http.py              proxy_pass and its directives
+      protocol.py          HTTP to an upstream server
+      reader.py            response heads (sans-IO)
+"""
