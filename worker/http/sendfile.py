@@ -73,7 +73,8 @@ def _total(pieces: Iterable[Piece]) -> int:
 async def _answer(r: "Request", fd: int, path: bytes, pieces: list[Piece]) -> int:
     conf = r.location.get(SendfileConf)
     try:
-        if conf.enabled and r.parent is None and not r.chunked and not r.body_filters and _plain_socket(r):
+        as_it_is = r.parent is None and r.limiter is None and not r.chunked and not r.body_filters
+        if conf.enabled and as_it_is and _plain_socket(r):
             await _by_kernel(r, fd, path, pieces, conf.max_chunk)
         else:
             await _by_hand(r, fd, path, pieces, conf.output_buffers[0] * conf.output_buffers[1])
@@ -157,7 +158,7 @@ class _Out:
     def __init__(self, r: "Request", fd: int, max_chunk: int) -> None:
         self.request = r
         self.conn = r.conn
-        self.sock = socket.socket(fileno=fd)
+        self.sock = socket.socket(r.conn.listen.address.family, socket.SOCK_STREAM, 0, fileno=fd)
         self.chunk = self.left = max_chunk or 1 << 62  # bytes before others get their turn
         self.watched = False
 
