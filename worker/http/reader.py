@@ -111,8 +111,8 @@ def parse_head(raw: bytes) -> RequestHead:
     method = raw[: raw.find(b" ")]
     try:
         _parser.feed_data(raw)
-        end = raw.find(b"\r\n", len(method) + len(collector.target))
-        if raw[end - 8 : end] == b"HTTP/1.1":
+        end = raw.find(b"\n", len(method) + len(collector.target))
+        if raw[end - 9 : end] == b"HTTP/1.1\r":
             head = RequestHead(raw, method, collector.target, HTTP_11, headers)
         else:
             head = _odd_line(raw, headers)
@@ -291,11 +291,7 @@ def _text(value: bytes) -> str:
 
 
 class RequestReader:
-    """One connection's bytes. Heads and bodies must be read in turn: read_head, then read_body to its end.
-
-    `buffered` is the most a head may take in all and `line_limit` the longest single line
-    (large_client_header_buffers); `small` is client_header_buffer_size.
-    """
+    """One connection's bytes. Heads and bodies must be read in turn: read_head, then read_body to its end."""
 
     __slots__ = ("_chunked", "_left", "_scanned", "data", "taken")
 
@@ -316,20 +312,21 @@ class RequestReader:
         them in all, raises 414 (request line) or 494 (fields).
         """
         data = self.data
-        end = data.find(b"\r\n\r\n", self._scanned)
-        if end < 0:
-            end = self._odd_end(data)
-            if end < 0:
-                if len(data) > size:
-                    _check_size(data, count, size)
-                self._scanned = max(len(data) - 3, 0)
-                return None
+        if data and data[0] in b"\r\n":  # empty lines before a request are skipped (RFC 9112 2.2)
+            self.data = data = data.lstrip(b"\r\n")
+            self._scanned = 0
+        # the first empty line ends the head, whichever line ends are used before it
+        end = data.find(b"\n\r\n", self._scanned)
+        bare = data.find(b"\n\n", self._scanned, end + 1 if end >= 0 else len(data))
+        if bare >= 0:
+            end = bare + 2
+        elif end >= 0:
+            end += 3
         else:
-            end += 4
-            if data[0] in b"\r\n" and not data[:end].strip(b"\r\n"):
-                self.data = data[end:]  # empty lines before a request are skipped (RFC 9112 2.2)
-                self._scanned = 0
-                return self.read_head(count, size)
+            if len(data) > size:
+                _check_size(data, count, size)
+            self._scanned = max(len(data) - 2, 0)
+            return None
         self._scanned = 0
         raw = data if end == len(data) else data[:end]
         if end > size:
@@ -341,16 +338,6 @@ class RequestReader:
         if head.chunked:
             self._chunked = ChunkedReader()
         return head
-
-    def _odd_end(self, data: bytes) -> int:
-        """The end of a head with bare LF line ends, or of an HTTP/0.9 request; -1 when there is none."""
-        if b"\n" not in data:
-            return -1
-        for mark in (b"\n\n", b"\n\r\n"):
-            at = data.find(mark)
-            if at > 0 and data[:at].strip(b"\r\n"):
-                return at + len(mark)
-        return -1
 
     def read_simple(self) -> bytes | None:
         """The target of an HTTP/0.9 request (`GET /path`, no version), or None."""
