@@ -20,7 +20,9 @@ MODULES = [
     "headgate.worker.http.rewrite",
     "headgate.worker.http.log",
     "headgate.worker.http.body",
+    "headgate.worker.http.early_hints",
     "headgate.worker.http.special",
+    "headgate.worker.resolver.conf",
     "headgate.worker.upstream.directives",
     "headgate.worker.upstream.variables",
     "headgate.worker.proxy.http",
@@ -34,6 +36,7 @@ MODULES = [
     "headgate.worker.http.headers",
     "headgate.worker.http.ranges",
     "headgate.worker.http.trailers",
+    "headgate.worker.http.limit_rate",
 ]
 
 

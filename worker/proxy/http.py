@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from headgate.conf import slots
 from headgate.conf.directive import HSL, Call, Ctx, directive
 from headgate.conf.template import Template, Variable
-from headgate.masterd.logfile import Level
 from headgate.worker.http.reader import HTTP_10, HTTP_11
 from headgate.worker.proxy import cookie, redirect
 from headgate.worker.proxy.cookie import Cookies, Flags
@@ -13,6 +12,7 @@ from headgate.worker.proxy.protocol import HttpProtocol, RequestFields
 from headgate.worker.proxy.redirect import Rule
 from headgate.worker.proxy.target import Pass
 from headgate.worker.upstream.conf import UpstreamConf
+from headgate.worker.upstream.resolve import resolve_group
 from headgate.worker.upstream.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def _cookie_flags(call: Call) -> Flags | None:
 def _http_version(call: Call) -> int:
     if call.args[0] == "2":
         raise call.error_at('"proxy_http_version 2" is known to nginx but not implemented by headgate')
-    return _versions(call)
+    version: int = _versions(call)
+    return version
 
 
 _versions = slots.enum_of({"1.0": HTTP_10, "1.1": HTTP_11})
@@ -130,9 +131,11 @@ class _Handler:
             return 500
         group = target.group
         if group is None:
-            name = target.host.partition(":")[0]
-            r.log(Level.ERROR, f"no resolver defined to resolve {name}")
-            return 502
+            if r.body is not None and conf.pass_request_body and conf.request_buffering:
+                await r.body.read()
+            group = await resolve_group(r, target.name, target.port_number)
+            if group is None:
+                return 502
         protocol = HttpProtocol(conf, target, self.pass_.prefix, self.target is not None)
         u = Upstream(r, conf, group, protocol)
         if target.scheme == "https":

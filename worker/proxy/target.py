@@ -12,6 +12,7 @@ from headgate.conf.errors import ConfError
 from headgate.conf.template import Template, fsencode
 from headgate.masterd.logfile import Level
 from headgate.worker.upstream.directives import find_group, known_group, split_host
+from headgate.worker.upstream.resolve import literal_group
 
 if TYPE_CHECKING:
     from headgate.worker.http.conf import HttpConf
@@ -102,7 +103,8 @@ class Pass:
         except ConfError as error:
             r.log(Level.ERROR, error.reason if "upstream" in error.reason else f'{error.reason} in "{text}"')
             return None
-        target.group = known_group(http, target.host, target.port_number)
+        port = target.port_number
+        target.group = known_group(http, target.host, port) or literal_group(target.host, target.name, port)
         if len(self._targets) >= MAX_TARGETS:
             del self._targets[next(iter(self._targets))]
         self._targets[url] = target
