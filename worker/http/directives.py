@@ -63,8 +63,7 @@ class CoreServer(Conf, level=Ctx.SERVER):
     merge_slashes: bool = directive("merge_slashes", HS, "flag", slots.flag, default=True)
 
     def finish(self, scope: Scope) -> None:
-        count, size = self.large_buffers
-        if size < self.client_header_buffer_size:
+        if self.large_buffers[1] < self.client_header_buffer_size:
             raise ConfError(
                 'the "large_client_header_buffers" size must be equal to or greater than "client_header_buffer_size"'
             )
@@ -220,9 +219,9 @@ def location(call: Call) -> None:
     if kind in _PLAIN:
         for other in call.scope.children:
             twin = other.node
-            if other.ctx is Ctx.LOCATION and (twin.name, twin.kind == "=") == (node.name, kind == "="):
-                if twin.kind in _PLAIN:
-                    raise call.error_at(f'duplicate location "{text}"')
+            same = other.ctx is Ctx.LOCATION and (twin.name, twin.kind == "=") == (node.name, kind == "=")
+            if same and twin.kind in _PLAIN:
+                raise call.error_at(f'duplicate location "{text}"')
     call.build(Ctx.LOCATION, node)
 
 

@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from headgate.worker.http.conf import VirtualHosts
 
 NOT_HERE = {
-    "ssl": "TLS", "http2": "HTTP/2", "quic": "QUIC", "proxy_protocol": "the PROXY protocol", "deferred": "deferred accept",
-}  # fmt: skip
+    "ssl": "TLS",
+    "http2": "HTTP/2",
+    "quic": "QUIC",
+    "proxy_protocol": "the PROXY protocol",
+    "deferred": "deferred accept",
+}
 
 
 @dataclass(frozen=True, slots=True)

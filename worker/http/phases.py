@@ -150,9 +150,8 @@ def find_location(r: Request) -> int | None:
     if core.internal and not r.internal:
         return 404
     length = r.head.content_length
-    if length is not None and core.client_max_body_size and length > core.client_max_body_size and r.parent is None:
-        if r.body is None or not r.body.read_started:
-            r.log(Level.ERROR, f"client intended to send too large body: {length} bytes")
-            r.head.expect = False  # no 100 Continue for a body that will not be read
-            return 413
+    if length is not None and 0 < core.client_max_body_size < length and r.parent is None and not r.body_begun:
+        r.log(Level.ERROR, f"client intended to send too large body: {length} bytes")
+        r.head.expect = False  # no 100 Continue for a body that will not be read
+        return 413
     return None

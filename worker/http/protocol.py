@@ -34,8 +34,9 @@ class Connection(asyncio.Protocol):
     """A client's connection. `number` is the connection's serial number ($connection, `*N` in the log)."""
 
     __slots__ = (
-        "_in_next", "_local", "_remote", "began", "deadline", "eof", "filed", "linger_until", "listen", "lost", "made", "number",
-        "paused", "piped", "reader", "reading", "request", "requests", "sent", "server", "state", "transport", "worker",
+        "_in_next", "_local", "_remote", "began", "deadline", "eof", "filed", "linger_until", "listen", "lost",
+        "made", "number", "paused", "piped", "reader", "reading", "request", "requests", "sent", "server", "state",
+        "transport", "worker",
     )  # fmt: skip
 
     def __init__(self, worker: "HttpWorker", listen: "Listen") -> None:
@@ -120,10 +121,12 @@ class Connection(asyncio.Protocol):
         self.worker.timers.set(self, self._core().send_timeout)
 
     def resume_writing(self) -> None:
-        self.paused = False
         self.deadline = 0.0
-        if self.request is not None:
-            self.request.wake(DRAIN)
+        request = self.request
+        if request is None or request.limiter is None or not request.limiter.holds:
+            self.paused = False
+            if request is not None:
+                request.wake(DRAIN)
 
     def on_deadline(self) -> None:
         """A timeout: which one, `state` and the request tell."""
@@ -204,7 +207,9 @@ class Connection(asyncio.Protocol):
             else:  # a server's name ran into the match limit
                 r.log(Level.ALERT, str(error))
                 status = 500
-            r.uri = b""
+            if not r.uri:
+                with contextlib.suppress(BadRequest):
+                    r.uri, r.args = uri.split_target(r.target, server.core.merge_slashes)
             r.start(phases.run(r, status))
             return
         if matched is not None:

@@ -36,8 +36,23 @@ class BadRequest(Exception):
 class RequestHead:
     """A request's line and fields as they came; `headers` keeps order and spelling."""
 
-    __slots__ = ("chunked", "close", "coding", "content_length", "expect", "headers", "host", "keep_alive", "method", "odd", "once", "raw",
-                 "target", "upgrade", "version")  # fmt: skip
+    __slots__ = (
+        "chunked",
+        "close",
+        "coding",
+        "content_length",
+        "expect",
+        "headers",
+        "host",
+        "keep_alive",
+        "method",
+        "odd",
+        "once",
+        "raw",
+        "target",
+        "upgrade",
+        "version",
+    )
 
     def __init__(self, raw: bytes, method: bytes, target: bytes, version: int, headers: list[Header]) -> None:
         self.raw = raw
@@ -253,7 +268,16 @@ _FRAMING: dict[bytes, Learn] = {
     b"expect": _on_expect,
     b"upgrade": _on_upgrade,
 }
-_FRAMING |= dict.fromkeys((b"if-modified-since", b"if-unmodified-since", b"if-match", b"if-none-match", b"content-range", b"if-range", b"authorization"), _on_unique)  # fmt: skip
+_ONCE = (
+    b"if-modified-since",
+    b"if-unmodified-since",
+    b"if-match",
+    b"if-none-match",
+    b"content-range",
+    b"if-range",
+    b"authorization",
+)
+_FRAMING |= dict.fromkeys(_ONCE, _on_unique)
 _known: dict[bytes, Learn | None] = {}  # by the client's spelling, so that the usual ones need no lower()
 
 

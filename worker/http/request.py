@@ -19,6 +19,7 @@ from headgate.worker.http.reader import HTTP_11, Header, RequestHead
 if TYPE_CHECKING:
     from headgate.worker.http.body import RequestBody
     from headgate.worker.http.conf import Location, Server
+    from headgate.worker.http.limit_rate import Limiter
     from headgate.worker.http.protocol import Connection
     from headgate.worker.http.ranges import Ranges
     from headgate.worker.http.regex import Regex
@@ -60,11 +61,11 @@ class Request:
 
     __slots__ = (
         "action", "add_uri_to_alias", "allow_ranges", "args", "body", "body_filters", "bytes_sent_before",
-        "captures", "chunked", "cleanups", "client_gone_ok", "conn", "content_length", "content_type", "coro",
-        "disable_not_modified", "done", "err_status", "error_page", "etag", "fields", "future", "head",
+        "captures", "charset", "chunked", "cleanups", "client_gone_ok", "conn", "content_length", "content_type",
+        "coro", "disable_not_modified", "done", "err_status", "error_page", "etag", "fields", "future", "head",
         "head_size", "header_only", "header_sent", "headers", "host", "internal", "keepalive", "last_modified",
-        "location", "location_field", "method", "named", "out", "parent", "pipelined", "ranges", "server", "started",
-        "status", "status_line", "target", "trailers", "upstream", "upstream_states", "uri", "uri_changed",
+        "limiter", "location", "location_field", "method", "named", "out", "parent", "pipelined", "ranges", "server",
+        "started", "status", "status_line", "target", "trailers", "upstream", "upstream_states", "uri", "uri_changed",
         "uri_changes", "valid_location", "valid_uri", "vars", "version", "waiting",
     )  # fmt: skip
 
@@ -101,6 +102,7 @@ class Request:
         self.status_line: bytes | None = None  # an upstream server's own reason phrase, "200 Fine"
         self.fields: list[Header] = []
         self.content_type: bytes | None = None
+        self.charset: bytes | None = None  # takes the place of the one in content_type
         self.content_length: int | None = None
         self.last_modified: int | None = None  # whole seconds
         self.etag: bytes | None = None
@@ -117,6 +119,7 @@ class Request:
         self.head_size = 0
         self.out: bytes | None = None  # a head not yet written: it leaves together with the first body bytes
         self.body_filters: list[Any] | None = None
+        self.limiter: Limiter | None = None  # between this response and the client's connection
         self.bytes_sent_before = conn.sent
 
         self.upstream: Upstream | None = None
@@ -322,6 +325,11 @@ class Request:
             text += f', host: "{os.fsdecode(self.head.host)}"'
         referer = self.header(b"referer")
         return text + (f', referrer: "{os.fsdecode(referer)}"' if referer is not None else "")
+
+    @property
+    def body_begun(self) -> bool:
+        """Whether somebody has started to read the body."""
+        return self.body is not None and self.body.read_started
 
     @property
     def main(self) -> "Request":

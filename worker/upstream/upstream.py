@@ -29,8 +29,9 @@ class Upstream:
 
     __slots__ = (
         "_finalized", "address", "attempt", "balancer", "body", "body_done", "body_sent", "buffering", "cached",
-        "chunked_body", "conf", "conn", "group", "head", "index", "keepalive", "length", "protocol", "request", "request_sent",
-        "scheme", "started", "streams_body", "tls", "tried", "tries", "upgrade", "uri", "wire", "worker",
+        "chunked_body", "conf", "conn", "group", "head", "index", "keepalive", "length", "protocol", "request",
+        "request_sent", "scheme", "started", "streams_body", "tls", "tried", "tries", "upgrade", "uri", "wire",
+        "worker",
     )  # fmt: skip
 
     def __init__(self, request: Request, conf: "UpstreamConf", group: "Group", protocol: "UpstreamProtocol") -> None:
@@ -65,6 +66,8 @@ class Upstream:
         self.upgrade = False  # the server has switched protocols (101)
         self._finalized = False
         request.upstream = self
+        if request.upstream_states:  # of a group before an internal redirect: they are listed apart
+            request.upstream_states.append(None)
 
     async def run(self) -> int:
         """Serve the request from the group. Returns DONE, or the status or redirect that ends it."""
@@ -193,12 +196,17 @@ class Upstream:
             return
         self.conn = None
         cache = self.group.keepalive
-        if error is None and self.keepalive and cache is not None and self.body_sent and not (conn.eof or conn.data):
+        if self._reusable(conn, error) and cache is not None:
             conn.sent = conn.received = 0
             conn.resume_reading()
             cache.put(self.cache_key(), conn)
         else:
             conn.close()
+
+    def _reusable(self, conn: UpstreamConnection, error: UpstreamError | None) -> bool:
+        """Whether another request may follow: both sides are done with this one, and nothing is left over."""
+        done = error is None and self.keepalive and self.body_sent and self.body_done
+        return done and not (conn.eof or conn.data)
 
     def finalize(self, status: int) -> None:
         """The end, once: every path comes here, the client's abort too."""
