@@ -4,6 +4,7 @@ The head is kept until the first body bytes are there, so that both leave in one
 Server and Date are made once a second for each status.
 """
 
+import re
 from functools import lru_cache
 from time import gmtime, time
 from typing import TYPE_CHECKING
@@ -65,6 +66,7 @@ class _Starts:
 
 _starts = _Starts()
 _join_field = b": ".join
+_CHARSET = re.compile(rb" *; *charset=[^;]*", re.IGNORECASE)
 
 
 def status_text(status: int) -> bytes:
@@ -85,6 +87,7 @@ def _start(r: "Request") -> bytes:
             _starts.lines[key] = start
         return start
     names = {name.lower() for name, _ in r.fields}
+    r.fields = [field for field in r.fields if field[1] or field[0].lower() not in (b"server", b"date")]
     start = b"HTTP/1.1 " + (r.status_line or status_text(r.status))
     if b"server" not in names:
         start += b"\r\nServer: " + SERVER[tokens]
@@ -115,6 +118,8 @@ def make_head(r: "Request") -> None:
         return
     lines = [_start(r)]
     if r.content_type:
+        if r.charset is not None and status not in (301, 302):
+            r.content_type = _CHARSET.sub(b"", r.content_type) + b"; charset=" + r.charset
         lines.append(b"Content-Type: " + r.content_type)
     length = r.content_length
     if length is not None:
@@ -157,7 +162,7 @@ def write(r: "Request", data: bytes, last: bool) -> None:
             data = b"%x\r\n%b\r\n%b" % (len(data), data, _end(r) if last else b"")
         elif last:
             data = _end(r)
-    conn = r.conn
+    send = r.conn.write if r.limiter is None else r.limiter.write
     head = r.out
     if head is not None:
         if not data and not last:
@@ -166,9 +171,9 @@ def write(r: "Request", data: bytes, last: bool) -> None:
         if len(data) <= _COALESCE:
             data = head + data
         else:
-            conn.write(head)
+            send(head)
     if data:
-        conn.write(data)
+        send(data)
 
 
 def _end(r: "Request") -> bytes:
@@ -181,4 +186,4 @@ def flush(r: "Request") -> None:
     if head is not None:
         r.out = None
         if head:
-            r.conn.write(head)
+            (r.conn if r.limiter is None else r.limiter).write(head)

@@ -117,7 +117,7 @@ class Return:
         if status in _REDIRECTS:
             r.location_field = body
             return status
-        return special.respond(r, status, body, types.content_type(r))
+        return special.respond(r, status, body, r.content_type or types.content_type(r))
 
 
 @command("return", _PLACES, "1|2")

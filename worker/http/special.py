@@ -115,9 +115,11 @@ def _to_page(r: "Request", status: int, page: ErrorPage) -> int:
         r.redirect(path, args)
         return phases.REDIRECT
     if target.startswith(b"@"):
-        rc = to_named(r, target)
+        location = r.location_field
+        r.clear_response()
         r.fields = kept
-        return rc
+        r.location_field = location
+        return to_named(r, target)
     r.clear_response()
     r.location_field = target
     code = page.overwrite if page.overwrite in (301, 302, 303, 307, 308) else 302
@@ -138,9 +140,6 @@ def to_named(r: "Request", name: bytes) -> int:
     if location is None:
         r.log(Level.ERROR, f'could not find named location "{name.decode("latin-1")}"')
         return 500
-    redirected = r.location_field
-    r.clear_response()
-    r.location_field = redirected
     r.internal = True
     r.named = True
     r.location = location

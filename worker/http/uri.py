@@ -14,6 +14,7 @@ _AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[^\x00-\x20\x7f/:?#@]+):\d{1,5}
 _ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
 _REDIRECT = re.compile(rb"%([0-9A-Fa-f]{2})|%[0-9A-Fa-f].?|%(.?)|(\?)", re.DOTALL)
 _SLASHES = re.compile(rb"/{2,}")
+_CLIMBS = re.compile(rb"(?:^|/)\.\.(?:/|\Z)|\x00")
 _SAFE_PATH = bytes(c for c in range(0x21, 0x7F) if c not in b'"#%<>?\\^`{|}')
 _SAFE_ARGS = bytes(c for c in range(0x21, 0x7F) if c not in b'"#%&+;<>?\\^`{|}')
 _SAFE_COMPONENT = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
@@ -82,6 +83,15 @@ def normalize(path: bytes, merge_slashes: bool = True) -> bytes:
         else:
             out.append(segment)
     return b"/" + b"/".join(out)
+
+
+def split_unsafe(target: bytes) -> tuple[bytes, bytes] | None:
+    """A target that a backend names -> (uri, args); None when it would leave the root (ngx_http_parse_unsafe_uri)."""
+    path, _, args = target.partition(b"?")
+    if not path or _CLIMBS.search(path):
+        return None
+    uri = unescape(path)
+    return None if uri is not path and _CLIMBS.search(uri) else (uri, args)
 
 
 def unescape(text: bytes) -> bytes:

@@ -36,7 +36,7 @@ _HOSTNAME = os.uname().nodename.lower().encode()
 # -- fields and arguments by name ----------------------------------------------------------------
 
 
-def _named(fields: "list[Header]", name: bytes, separator: bytes = b", ") -> bytes | None:
+def named(fields: "list[Header]", name: bytes, separator: bytes = b", ") -> bytes | None:
     """The values of all fields of a name written with underscores, joined."""
     size = len(name)
     values = [value for key, value in fields if len(key) == size and key.lower().replace(b"-", b"_") == name]
@@ -46,7 +46,7 @@ def _named(fields: "list[Header]", name: bytes, separator: bytes = b", ") -> byt
 def _http(name: str) -> Getter:
     field = name.encode()
     separator = b"; " if name == "cookie" else b", "
-    return lambda r: _named(r.headers, field, separator)
+    return lambda r: named(r.headers, field, separator)
 
 
 def _sent_http(name: str) -> Getter:
@@ -54,12 +54,12 @@ def _sent_http(name: str) -> Getter:
     if own is not None:
         return own
     field = name.encode()
-    return lambda r: _named(r.fields, field)
+    return lambda r: named(r.fields, field)
 
 
 def _sent_trailer(name: str) -> Getter:
     field = name.encode()
-    return lambda r: _named(r.trailers, field) if r.trailers else None
+    return lambda r: named(r.trailers, field) if r.trailers else None
 
 
 def argument(args: bytes, name: bytes) -> bytes | None:

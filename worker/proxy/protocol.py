@@ -7,17 +7,23 @@ What a location may set is `headgate.worker.proxy.http`'s; how a head is read an
 from typing import TYPE_CHECKING
 
 from headgate.conf.template import Template, fsencode
+from headgate.masterd.logfile import Level
 from headgate.worker.http.chunked import ChunkedError, ChunkedReader
 from headgate.worker.http.reader import HTTP_11
 from headgate.worker.http.uri import escape_uri
-from headgate.worker.proxy.reader import HeadError, read_head
+from headgate.worker.proxy import redirect
+from headgate.worker.proxy.reader import read_head
+from headgate.worker.upstream import early_hints
 from headgate.worker.upstream.errors import Kind, UpstreamError
+from headgate.worker.upstream.header import HeadError
 from headgate.worker.upstream.protocol import Protocol
 from headgate.worker.upstream.upstream import Upstream
 
 if TYPE_CHECKING:
+    from headgate.worker.http.reader import Header
     from headgate.worker.http.request import Request
-    from headgate.worker.proxy.http import ProxyConf, Target
+    from headgate.worker.proxy.http import ProxyConf
+    from headgate.worker.proxy.target import Target
 
 # what a request to an upstream server starts from; proxy_set_header replaces lines of it by name
 _DEFAULTS = ("Host", "Connection", "Proxy-Connection", "Content-Length", "Transfer-Encoding", "TE", "Keep-Alive",
@@ -68,7 +74,7 @@ class RequestFields:
 class HttpProtocol(Protocol):
     """HTTP/1.0 and 1.1 to one upstream server, for one request."""
 
-    __slots__ = ("_chunked", "conf", "fixed", "is_head", "prefix", "target")
+    __slots__ = ("_chunked", "_interim", "conf", "fixed", "is_head", "prefix", "target")
 
     def __init__(self, conf: "ProxyConf", target: "Target", prefix: bytes, fixed: bool) -> None:
         self.conf = conf
@@ -77,6 +83,7 @@ class HttpProtocol(Protocol):
         self.fixed = fixed
         self.is_head = False
         self._chunked: ChunkedReader | None = None
+        self._interim = 0  # bytes of interim (1xx) heads before the one that is read now
 
     def create_request(self, u: Upstream) -> bytes:
         r = u.request
@@ -136,27 +143,32 @@ class HttpProtocol(Protocol):
     def reinit_request(self, u: Upstream) -> None:
         u.head = None
         self._chunked = None
+        self._interim = 0
 
     def process_header(self, u: Upstream, data: bytes) -> int | None:
-        try:
-            found = read_head(data)
-        except HeadError as error:
-            raise UpstreamError(Kind.INVALID_HEADER, str(error)) from None
         limit = self.conf.buffer_size
-        if found is None:
-            if len(data) >= limit:
+        while True:
+            start = self._interim
+            try:
+                found = read_head(data[start:] if start else data)
+            except HeadError as error:
+                raise UpstreamError(Kind.INVALID_HEADER, str(error)) from None
+            if (found[1] - 1 if found is not None else len(data) - start) >= limit:
                 raise UpstreamError(Kind.INVALID_HEADER, "upstream sent too big header")
-            return None
-        head, taken = found
-        if taken > limit:
-            raise UpstreamError(Kind.INVALID_HEADER, "upstream sent too big header")
+            if found is None:
+                return None
+            head, taken = found
+            if head.dropped is not None:
+                for text in head.dropped:
+                    u.request.log(Level.WARN, text)
+            if head.status >= 200 or head.status == 101:
+                break
+            self._interim = start + taken
+            early_hints.received(u, head, self._interim)
         if head.status == 101:
             self._switch(u)
-        elif head.status < 200:
-            rest = self.process_header(u, data[taken:])  # 1xx: another head follows (RFC 9110 section 15.2)
-            return None if rest is None else taken + rest
         u.head = head
-        return taken
+        return start + taken
 
     def _switch(self, u: Upstream) -> None:
         """A 101: only for a client that asked for it, in a location that passed this on."""
@@ -172,7 +184,7 @@ class HttpProtocol(Protocol):
         if self.is_head or head.status == 204 or head.status == 304:
             u.length = 0
         elif head.chunked:
-            self._chunked = ChunkedReader()
+            self._chunked = ChunkedReader(self.conf.buffer_size) if self.conf.pass_trailers else ChunkedReader()
             u.length = None
         else:
             u.length = head.length
@@ -190,11 +202,27 @@ class HttpProtocol(Protocol):
             raise UpstreamError(Kind.ERROR, f"upstream sent invalid chunked response: {error}") from None
         if chunked.done:
             u.body_done = True
-            if used < len(data):
-                u.keepalive = False  # more than the body: the connection cannot be trusted
+            if used < len(data):  # the connection cannot be trusted
+                u.keepalive = False
+                u.request.log(Level.WARN, "upstream sent data after final chunk")
+            if chunked.trailers and self.conf.pass_trailers:
+                self._trailers(u, chunked.trailers)
         elif used < len(data) and u.conn is not None:
             u.conn.data = data[used:] + u.conn.data
         return out
+
+    def _trailers(self, u: Upstream, trailers: "list[Header]") -> None:
+        assert u.head is not None
+        u.head.trailers = trailers
+        u.request.trailers = self.conf.table.shown(trailers)
+
+    def rewrite_redirect(self, u: Upstream, value: bytes) -> bytes:
+        rules = self.conf.redirects
+        return redirect.rewrite(u.request, rules, value) if rules else value
+
+    def rewrite_cookie(self, u: Upstream, value: bytes) -> bytes:
+        cookies = self.conf.cookies
+        return cookies.rewrite(u.request, value) if cookies else value
 
     def eof(self, u: Upstream) -> bool:
         return self._chunked is None and u.length is None

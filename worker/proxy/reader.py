@@ -2,22 +2,21 @@
 
 `read_head(data)` returns (head, bytes taken), None for "need more", or raises `HeadError`. What makes framing
 doubtful (RFC 9112 section 6.3) is refused: repeated or malformed Content-Length, Content-Length with
-Transfer-Encoding, an unknown transfer coding, folded lines, control bytes.
+Transfer-Encoding, an unknown transfer coding, folded lines, control bytes, names that are no tokens. What does not
+even begin as a status line is refused too, where nginx would pass it on as HTTP/0.9.
 """
 
 import re
-from collections.abc import Callable
 
 from headgate.worker.http.reader import HTTP_10, HTTP_11, Header
-from headgate.worker.upstream.header import ResponseHead
+from headgate.worker.upstream.header import HeadError, ResponseHead, understand
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?\r?\n")
-_LENGTH = re.compile(rb"\d{1,18}")
-
-
-class HeadError(Exception):
-    """The head is invalid; the text is for the error log."""
+_STATUS_LINE = re.compile(rb"HTTP/1\.(\d) ([1-9]\d\d)(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?\r?\n")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*\r?\n")
+_VALID_PART = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]*(?::[^\x00-\x08\x0a-\x1f\x7f]*)?")
+_EMPTY_LINE = re.compile(rb"\n\r?\n")
+_START = b"HTTP/1."
 
 
 class _Collector:
@@ -52,22 +51,24 @@ def _new_parser() -> HttpResponseParser:
 _parser = _new_parser()
 
 
-def read_head(data: bytes, no_body: bool = False) -> tuple[ResponseHead, int] | None:
-    """The head at the start of `data`; `no_body`: the request was a HEAD."""
+def read_head(data: bytes) -> tuple[ResponseHead, int] | None:
+    """The head at the start of `data`."""
     global _parser
     end = data.find(b"\r\n\r\n")
     if end < 0:
-        found = re.search(rb"\n\r?\n", data)
+        found = _EMPTY_LINE.search(data)
         if found is None:
+            _check_start(data)
             return None
         end = found.end()
     else:
         end += 4
     line = _STATUS_LINE.match(data)
     if line is None:
-        raise HeadError("upstream sent invalid status line")
+        raise _bad_status_line(data)
     collector = _collector
-    collector.headers = fields = []
+    fields: list[Header] = []
+    collector.headers = fields
     collector.complete = False
     try:
         _parser.feed_data(data[:end] if end < len(data) else data)
@@ -75,53 +76,45 @@ def read_head(data: bytes, no_body: bool = False) -> tuple[ResponseHead, int] | 
         _parser = _new_parser()
     except HttpParserError as error:
         _parser = _new_parser()
-        raise HeadError(f"upstream sent invalid header: {error}") from None
+        fields = _explain(data[line.end() : end], error)
     else:
         if not collector.complete:
             _parser = _new_parser()  # it waits for a body, which is framed here
-    head = ResponseHead(int(line[2]), line[0][9:].rstrip(b"\r\n"), HTTP_11 if line[1] == b"1" else HTTP_10, fields)
-    for field in fields:
-        check = _known.get(field[0], _learn)
-        if check is not None:
-            check(head, field[0], field[1])
-    if head.chunked and head.length is not None:
-        raise HeadError('upstream sent "Content-Length" and "Transfer-Encoding" headers at the same time')
+    version = HTTP_10 if line[1] == b"0" else HTTP_11
+    head = ResponseHead(int(line[2]), line[0][9:].rstrip(b"\r\n"), version, fields)
+    understand(head)
     return head, end
 
 
-def _content_length(head: ResponseHead, name: bytes, value: bytes) -> None:
-    if head.length is not None:
-        raise HeadError(f'upstream sent duplicate header line: "Content-Length: {value.decode("latin-1")}"')
-    if not _LENGTH.fullmatch(value):
-        raise HeadError(f'upstream sent invalid "Content-Length" header: "{value.decode("latin-1")}"')
-    head.length = int(value)
+def _check_start(data: bytes) -> None:
+    """Say at once when this will never be a status line."""
+    if b"\n" in data:
+        if _STATUS_LINE.match(data) is None:
+            raise _bad_status_line(data)
+    elif data[: len(_START)] != _START[: len(data)]:
+        raise _bad_status_line(data)
 
 
-def _transfer_encoding(head: ResponseHead, name: bytes, value: bytes) -> None:
-    if head.chunked:
-        raise HeadError(f'upstream sent duplicate header line: "Transfer-Encoding: {value.decode("latin-1")}"')
-    if value.lower() != b"chunked":
-        raise HeadError(f'upstream sent unknown "Transfer-Encoding": "{value.decode("latin-1")}"')
-    head.chunked = True
+def _bad_status_line(data: bytes) -> HeadError:
+    line = data.split(b"\n", 1)[0].rstrip(b"\r")[:64]
+    return HeadError(f'upstream sent no valid HTTP/1.0 header: "{_shown(line)}"')
 
 
-def _connection(head: ResponseHead, name: bytes, value: bytes) -> None:
-    if b"close" in value.lower():
-        head.close = True
+def _explain(lines: bytes, error: HttpParserError) -> list[Header]:
+    """The parser has refused these field lines: say which in nginx's words, or return the fields if none is bad."""
+    fields: list[Header] = []
+    for line in lines.splitlines(keepends=True):
+        if line in (b"\r\n", b"\n"):
+            break
+        field = _FIELD.fullmatch(line)
+        if field is None:
+            valid = _VALID_PART.match(line)
+            end = valid.end() if valid is not None else 0
+            raise HeadError(f'upstream sent invalid header: "{_shown(line[:end])}\\x{line[end]:02x}..."')
+        fields.append((field[1], field[2]))
+    understand(ResponseHead(200, b"", HTTP_11, fields))
+    raise HeadError(f"upstream sent invalid header: {error}")
 
 
-Check = Callable[[ResponseHead, bytes, bytes], None]
-_CHECKS: dict[bytes, Check] = {
-    b"content-length": _content_length,
-    b"transfer-encoding": _transfer_encoding,
-    b"connection": _connection,
-}
-_known: dict[bytes, Check | None] = {}  # by the server's spelling
-
-
-def _learn(head: ResponseHead, name: bytes, value: bytes) -> None:
-    check = _CHECKS.get(name.lower())
-    if len(_known) < 1024 and len(name) < 64:
-        _known[name] = check
-    if check is not None:
-        check(head, name, value)
+def _shown(text: bytes) -> str:
+    return text.decode("latin-1").encode("unicode_escape").decode()

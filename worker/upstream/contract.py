@@ -41,7 +41,7 @@ class UpstreamProtocol(Protocol):
         """The server has closed the connection: was the body complete with that?"""
 
     def rewrite_redirect(self, u: "Upstream", value: bytes) -> bytes:
-        """A Location or Refresh target as the client should see it."""
+        """A Location or Refresh target as the client should see it; `value` itself where nothing is changed."""
 
     def rewrite_cookie(self, u: "Upstream", value: bytes) -> bytes:
         """A Set-Cookie value as the client should see it."""

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from headgate.masterd.logfile import Level
+
 if TYPE_CHECKING:
     from headgate.worker.upstream.upstream import Upstream
 
@@ -32,7 +34,8 @@ class Protocol:
             return data
         if len(data) > left:
             data = data[:left]
-            u.keepalive = False  # more than was announced: the connection cannot be trusted
+            u.keepalive = False  # the connection cannot be trusted
+            u.request.log(Level.WARN, 'upstream sent more data than specified in "Content-Length" header')
         u.length = left = left - len(data)
         if not left:
             u.body_done = True

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from headgate.conf.template import Getter, Variable
+from headgate.worker.http.variables import named
 
 if TYPE_CHECKING:
     from headgate.worker.http.request import Request
@@ -53,31 +54,41 @@ VARIABLES = [
 
 
 def _http(name: str) -> Getter:
-    wanted = name.replace("_", "-").encode()
+    field = name.encode()
 
     def get(r: "Request") -> bytes | None:
-        u = r.upstream
-        if u is None or u.head is None:
-            return None
-        values = [value for key, value in u.head.fields if key.lower() == wanted]
-        return b", ".join(values) if values else None
+        head = r.upstream.head if r.upstream is not None else None
+        return named(head.fields, field) if head is not None else None
+
+    return get
+
+
+def _trailer(name: str) -> Getter:
+    field = name.encode()
+
+    def get(r: "Request") -> bytes | None:
+        head = r.upstream.head if r.upstream is not None else None
+        return named(head.trailers, field) if head is not None and head.trailers else None
 
     return get
 
 
 def _cookie(name: str) -> Getter:
-    wanted = name.lower().encode() + b"="
+    cookie = name.lower().encode()
+    size = len(cookie)
 
     def get(r: "Request") -> bytes | None:
-        u = r.upstream
-        if u is None or u.head is None:
+        head = r.upstream.head if r.upstream is not None else None
+        if head is None:
             return None
-        for key, value in u.head.fields:
-            if key.lower() == b"set-cookie" and value[: len(wanted)].lower() == wanted:
-                return value[len(wanted) :].partition(b";")[0].strip()
+        for key, value in head.fields:
+            if len(key) == 10 and key.lower() == b"set-cookie" and value[:size].lower() == cookie:
+                between, equals, rest = value[size:].lstrip(b" ").partition(b"=")
+                if equals and not between:
+                    return rest.lstrip(b" ").partition(b";")[0]
         return None
 
     return get
 
 
-PREFIXES = {"upstream_http_": _http, "upstream_cookie_": _cookie}
+PREFIXES = {"upstream_http_": _http, "upstream_trailer_": _trailer, "upstream_cookie_": _cookie}
