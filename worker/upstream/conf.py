@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from headgate.conf import slots
 from headgate.conf.directive import HSL, Call, Ctx, directive
 from headgate.conf.errors import ConfError
-from headgate.worker.http.tempfile import TempPath, temp_path
 from headgate.worker.http.limit_rate import Size, size
+from headgate.worker.http.tempfile import TempPath, temp_path
 from headgate.worker.upstream import accel
 from headgate.worker.upstream.accel import Ignored
 from headgate.worker.upstream.errors import WORDS, Kind
