@@ -74,7 +74,7 @@ class RequestFields:
 class HttpProtocol(Protocol):
     """HTTP/1.0 and 1.1 to one upstream server, for one request."""
 
-    __slots__ = ("_chunked", "_interim", "conf", "fixed", "is_head", "prefix", "target")
+    __slots__ = ("_chunked", "_interim", "_tail", "conf", "fixed", "is_head", "prefix", "target")
 
     def __init__(self, conf: "ProxyConf", target: "Target", prefix: bytes, fixed: bool) -> None:
         self.conf = conf
@@ -83,6 +83,7 @@ class HttpProtocol(Protocol):
         self.fixed = fixed
         self.is_head = False
         self._chunked: ChunkedReader | None = None
+        self._tail = b""  # of a chunk's size or trailer, until the rest of the line comes
         self._interim = 0  # bytes of interim (1xx) heads before the one that is read now
 
     def create_request(self, u: Upstream) -> bytes:
@@ -196,6 +197,8 @@ class HttpProtocol(Protocol):
         chunked = self._chunked
         if chunked is None:
             return super().input_filter(u, data)
+        if self._tail:
+            data = self._tail + data
         try:
             out, used = chunked.feed(data)
         except ChunkedError as error:
@@ -207,8 +210,8 @@ class HttpProtocol(Protocol):
                 u.request.log(Level.WARN, "upstream sent data after final chunk")
             if chunked.trailers and self.conf.pass_trailers:
                 self._trailers(u, chunked.trailers)
-        elif used < len(data) and u.conn is not None:
-            u.conn.data = data[used:] + u.conn.data
+        else:
+            self._tail = data[used:]
         return out
 
     def _trailers(self, u: Upstream, trailers: "list[Header]") -> None:

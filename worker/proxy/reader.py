@@ -15,7 +15,6 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 _STATUS_LINE = re.compile(rb"HTTP/1\.(\d) ([1-9]\d\d)(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?\r?\n")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*\r?\n")
 _VALID_PART = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]*(?::[^\x00-\x08\x0a-\x1f\x7f]*)?")
-_EMPTY_LINE = re.compile(rb"\n\r?\n")
 _START = b"HTTP/1."
 
 
@@ -54,15 +53,14 @@ _parser = _new_parser()
 def read_head(data: bytes) -> tuple[ResponseHead, int] | None:
     """The head at the start of `data`."""
     global _parser
-    end = data.find(b"\r\n\r\n")
-    if end < 0:
-        found = _EMPTY_LINE.search(data)
-        if found is None:
-            _check_start(data)
-            return None
-        end = found.end()
-    else:
-        end += 4
+    # the first empty line ends the head, whichever line ends are used before it
+    end = data.find(b"\n\r\n") + 3
+    bare = data.find(b"\n\n", 0, end if end > 2 else len(data)) + 2
+    if bare > 1:
+        end = bare
+    elif end < 3:
+        _check_start(data)
+        return None
     line = _STATUS_LINE.match(data)
     if line is None:
         raise _bad_status_line(data)

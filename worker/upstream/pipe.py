@@ -9,6 +9,7 @@ from headgate.masterd.logfile import Level
 from headgate.worker.http.request import UPSTREAM, Interrupted
 from headgate.worker.upstream.connect import broken
 from headgate.worker.upstream.errors import Kind, UpstreamError
+from headgate.worker.upstream.throttle import throttle
 
 if TYPE_CHECKING:
     from headgate.worker.upstream.upstream import Upstream
@@ -21,11 +22,15 @@ async def run(u: "Upstream") -> None:
     attempt = u.attempt
     assert conn is not None and attempt is not None
     timers = u.worker.timers
+    limit = throttle(u)
     try:
         while not u.body_done:
             data = conn.data
             if data:
-                conn.data = b""
+                if limit is None:
+                    conn.data = b""
+                else:
+                    data = await limit.take(conn)
                 body = u.protocol.input_filter(u, data)
                 attempt.response_length += len(body)
                 if u.body_done:
@@ -49,6 +54,7 @@ async def run(u: "Upstream") -> None:
             body = b""
     except UpstreamError as error:
         r.log(Level.ERROR, error.cause)
+        r.flush()
         u.keepalive = False
         u.close_attempt(None)  # as nginx: once the head was good, the peer is not blamed
         raise Interrupted(r.status) from None

@@ -157,6 +157,9 @@ class Upstream:
             await upgrade.tunnel(self)
             return DONE
         response.send_head(self)
+        if self.request.header_only and not self.body_done:  # a HEAD that the server was asked with another method
+            self.request.send(b"", last=True)
+            return DONE
         await pipe.run(self)
         return DONE
 
