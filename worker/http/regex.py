@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pcre2
+from headgate.conf.template import fsencode
 from headgate.masterd.logfile import Level
 
 if TYPE_CHECKING:
@@ -31,6 +32,17 @@ def _compile_error(text: str, error: str) -> str:
     return f'pcre2_compile() failed: {found[2]} in "{text}"' + (f' at "{rest}"' if rest else "")
 
 
+_HEX = re.compile(r"\\Q.*?(?:\\E|$)|\\x(?:\{([0-9A-Fa-f]+)\}|([0-9A-Fa-f]{0,2}))|\\.", re.DOTALL)
+
+
+def _perl_hex(match: re.Match[str]) -> str:
+    """The binding reads \\x as JavaScript does, with two digits only: other forms are written in octal."""
+    digits = match[1] if match[1] is not None else match[2]
+    if digits is None or (match[1] is None and len(digits) == 2):
+        return match[0]
+    return f"\\o{{{int(digits or '0', 16):o}}}"
+
+
 class Regex:
     """A compiled pattern. `names` are its named groups, which become variables."""
 
@@ -40,7 +52,7 @@ class Regex:
         self.text = text
         flags = pcre2.IGNORECASE if caseless else pcre2.NOFLAG
         try:
-            self._pattern = pcre2.compile(text.encode("utf-8", "surrogateescape"), flags=flags)
+            self._pattern = pcre2.compile(fsencode(_HEX.sub(_perl_hex, text)), flags=flags)
         except pcre2.LibraryError as error:
             raise RegexError(_compile_error(text, str(error))) from None
         self.names: dict[str, int] = dict(self._pattern.groupindex)
@@ -50,7 +62,7 @@ class Regex:
         try:
             return self._pattern.search(subject)
         except pcre2.LibraryError as error:
-            raise RegexError(f'pcre2_match() failed: {error} on "{subject!r}" using "{self.text}"') from None
+            raise RegexError(f'pcre2_match() failed: {error} on "{os.fsdecode(subject)}" using "{self.text}"') from None
 
     def test(self, request: "Request", subject: bytes, log: bool) -> bool:
         """Whether `subject` matches; its captures, or none, are the request's then. `log`: rewrite_log."""
