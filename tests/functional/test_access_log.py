@@ -258,7 +258,7 @@ def test_what_cannot_be_read(either: Factory) -> None:
     lines = server.access_log(5, name="logs/line.log")
     assert lines[0] == "garbage|400|-|-|-|main.example|0"
     assert lines[1].startswith("GET /a HTTP/1.1|400|GET|/a|HTTP/1.1|main.example|")
-    assert lines[2].startswith("GET /%zz HTTP/1.1|400|")
+    assert lines[2].startswith("GET /%zz HTTP/1.1|400|GET||")
     assert lines[3] == "GET /c HTTP/1.1|400|GET|/c|HTTP/1.1|main.example|19"
     assert server.access_log(1, name="logs/other.log") == [
         f"GET /b HTTP/1.1|400|GET|/b|HTTP/1.1|other.example|{len(requests[2]) - len('bad name: x') - 4}"

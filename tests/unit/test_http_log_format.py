@@ -68,5 +68,5 @@ def test_line(escape: str, line: bytes) -> None:
 def test_unknown_variable() -> None:
     variables = Variables([], {})
     LogFormat(variables, ["nosuch"])
-    with pytest.raises(ConfError, match='^unknown "nosuch" variable$'):
+    with pytest.raises(ConfError, match=r'^unknown "nosuch" variable$'):
         variables.resolve()

@@ -105,6 +105,11 @@ def _server_name(r: "Request") -> bytes:
     return names[0].encode("utf-8", "surrogateescape") if names else b""
 
 
+def _uri(r: "Request") -> bytes | None:
+    """Empty where a request line was read but its URI is broken; not found where there is no request line."""
+    return r.uri if r.head.method else None
+
+
 def _request_port(r: "Request") -> bytes:
     """The port that the client named, in the target or the Host field."""
     target = r.head.target
@@ -320,8 +325,8 @@ _GETTERS: dict[str, Getter] = {
     "request_port": _request_port,
     "is_request_port": lambda r: b":" if _request_port(r) else b"",
     "request_uri": lambda r: r.target or None,
-    "uri": lambda r: r.uri or None,
-    "document_uri": lambda r: r.uri or None,
+    "uri": _uri,
+    "document_uri": _uri,
     "request": lambda r: r.line or None,
     "document_root": _document_root,
     "realpath_root": _realpath_root,
