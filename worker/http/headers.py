@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from headgate.conf.directive import HSL, Call, Conf, Ctx, directive
 from headgate.conf.slots import enum_of, parse_time
 from headgate.conf.template import Template, fsencode
-from headgate.worker.http import httpdate
+from headgate.worker.http import httpdate, validators
 from headgate.worker.http.conf import Location
 from headgate.worker.http.output import http_date
 
@@ -162,9 +162,7 @@ def _set_expires(r: "Request", conf: Expires) -> None:
             return
         if conf.kind == "off":
             return
-    modified = r.last_modified
-    if conf.modified and modified is None:  # an upstream server's, which is passed on as it came
-        modified = next((httpdate.parse(value) for name, value in r.fields if name.lower() == b"last-modified"), None)
+    modified = validators.last_modified(r) if conf.modified else None
     date, control = _expiry(conf, int(time.time()), modified)
     r.fields = [*_without(r.fields, b"expires", b"cache-control"), (b"Expires", date), (b"Cache-Control", control)]
 

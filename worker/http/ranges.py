@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from headgate.conf import slots
 from headgate.conf.directive import HSL, Conf, Ctx, directive
-from headgate.worker.http import httpdate
+from headgate.worker.http import httpdate, validators
 from headgate.worker.http.conf import Location
 from headgate.worker.http.reader import HTTP_10
 from headgate.worker.http.request import ONE_RANGE, Replaced
@@ -140,8 +140,9 @@ def _if_range(r: "Request") -> bool:
     if value is None:
         return True
     if len(value) >= 2 and value.endswith(b'"'):
-        return value == r.etag
-    return r.last_modified is not None and httpdate.parse(value) == r.last_modified
+        return value == validators.etag(r)
+    modified = validators.last_modified(r)
+    return modified is not None and httpdate.parse(value) == modified
 
 
 def _drop_content_range(r: "Request") -> None:

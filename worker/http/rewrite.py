@@ -264,6 +264,10 @@ class If:
         if not self.test(r):
             return None
         if self.switch:
+            if r.location.kind == "if" and r.location.handler is not None and self.node.handler is None:
+                # nginx keeps the handler of the `if` before and no longer has what it needs
+                r.log(Level.ALERT, "no upstream configuration")
+                return 500
             r.location = self.node
         for rule in self.node.rewrite:
             rc = rule(r)

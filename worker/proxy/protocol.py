@@ -91,7 +91,7 @@ class HttpProtocol(Protocol):
         conf = self.conf
         fields = conf.request_fields
         method = conf.method.get(r) if conf.method is not None else r.method
-        self.is_head = method == b"HEAD"
+        self.is_head = method.upper() == b"HEAD"
         u.uri = uri = self._uri(r)
         lines = [method + b" " + uri + (b" HTTP/1.1" if conf.http_version >= HTTP_11 else b" HTTP/1.0")]
         host = fields.host.get(r) if fields.host is not None else b""
