@@ -5,7 +5,7 @@ import json
 import pytest
 from headgate.conf.errors import ConfError
 from headgate.conf.template import Variable, Variables
-from headgate.worker.http.log_format import LogFormat, escape_default, escape_json, split
+from headgate.worker.http.log_format import ESCAPES, LogFormat, split
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,7 @@ def test_bad_words(word: str, reason: str) -> None:
 
 
 def test_default_escaping() -> None:
+    escape_default = ESCAPES["default"]
     for code in range(256):
         byte = bytes((code,))
         plain = 0x20 <= code < 0x7F and byte not in b'"\\'
@@ -47,6 +48,7 @@ def test_default_escaping() -> None:
 
 
 def test_json_escaping() -> None:
+    escape_json = ESCAPES["json"]
     text = "".join(map(chr, range(128))) + "\u00e9"
     assert json.loads(b'"' + escape_json(text.encode()) + b'"') == text
     assert escape_json(b"\x01\n\xff") == b"\\u0001\\n\xff"

@@ -6,7 +6,7 @@ and nothing in the others. A few variables that can hold nothing to escape are w
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from headgate.conf.errors import ConfError
 from headgate.conf.template import Variables, fsencode, generate
@@ -18,32 +18,31 @@ _RAW = frozenset((
     "connection_time", "pid",
 ))  # fmt: skip
 
-_UNSAFE = re.compile(rb'[\x00-\x1f"\\\x7f-\xff]')
-_DEFAULT = {bytes((c,)): b"\\x%02X" % c for c in range(256)}
-_JSON_UNSAFE = re.compile(rb'[\x00-\x1f"\\]')
-_JSON = {bytes((c,)): b"\\u%04X" % c for c in range(32)}
-_JSON |= {b"\n": b"\\n", b"\r": b"\\r", b"\t": b"\\t", b"\b": b"\\b", b"\f": b"\\f", b'"': b'\\"', b"\\": b"\\\\"}
+_DEFAULT = {c: b"\\x%02X" % c for c in range(256) if not 0x20 <= c < 0x7F or c in b'"\\'}
+_JSON = {c: b"\\u%04X" % c for c in range(32)}
+_JSON |= {10: b"\\n", 13: b"\\r", 9: b"\\t", 8: b"\\b", 12: b"\\f", 34: b'\\"', 92: b"\\\\"}
 
 
-def escape_default(value: bytes | None) -> bytes:
-    """Quotes, backslashes, control characters and bytes above 0x7e as \\xXX."""
-    if value is None:
-        return b"-"
-    return _UNSAFE.sub(lambda m: _DEFAULT[m[0]], value) if _UNSAFE.search(value) else value
+class Escape(NamedTuple):
+    """A way to write values: bytes that need another form, the bytes that do not, and what stands for "not found"."""
+
+    codes: dict[int, bytes]
+    safe: bytes
+    missing: bytes
+
+    def __call__(self, value: bytes | None) -> bytes:
+        """The value as it is written."""
+        if value is None:
+            return self.missing
+        codes = self.codes
+        return b"".join(codes[c] if c in codes else bytes((c,)) for c in value)
 
 
-def escape_json(value: bytes | None) -> bytes:
-    """As a JSON string wants it (RFC 8259 section 7), without the quotes."""
-    if value is None:
-        return b""
-    return _JSON_UNSAFE.sub(lambda m: _JSON[m[0]], value) if _JSON_UNSAFE.search(value) else value
+def _escape(codes: dict[int, bytes], missing: bytes) -> Escape:
+    return Escape(codes, bytes(c for c in range(256) if c not in codes), missing)
 
 
-def _raw(value: bytes | None) -> bytes:
-    return value or b""
-
-
-ESCAPES = {"default": escape_default, "json": escape_json, "none": _raw}
+ESCAPES = {"default": _escape(_DEFAULT, b"-"), "json": _escape(_JSON, b""), "none": _escape({}, b"")}
 
 
 def _unbound(r: Any) -> bytes:
@@ -61,13 +60,16 @@ class LogFormat:
 
     def _bind(self, variables: Variables, parts: list[bytes | str], escape: str) -> None:
         terms = []
-        names: dict[str, Any] = {"escape": ESCAPES[escape]}
+        how = ESCAPES[escape]
+        names: dict[str, Any] = {"escape": how, "safe": how.safe}
         for i, part in enumerate([*parts, b"\n"]):
             names[f"p{i}"] = part if isinstance(part, bytes) else variables.lookup(part)
             if isinstance(part, bytes):
                 terms.append(f"p{i}")
-            else:
-                terms.append(f"p{i}(r)" if part in _RAW else f"escape(p{i}(r))")
+            elif part in _RAW:
+                terms.append(f"p{i}(r)")
+            else:  # no call for a value that needs no escaping: most do not
+                terms.append(f"(v if (v := p{i}(r)) is not None and not v.translate(None, safe) else escape(v))")
         self.line = generate(terms, names)
 
 

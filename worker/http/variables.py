@@ -40,7 +40,9 @@ def named(fields: "list[Header]", name: bytes, separator: bytes = b", ") -> byte
     """The values of all fields of a name written with underscores, joined."""
     size = len(name)
     values = [value for key, value in fields if len(key) == size and key.lower().replace(b"-", b"_") == name]
-    return separator.join(values) if values else None
+    if not values:
+        return None
+    return values[0] if len(values) == 1 else separator.join(values)
 
 
 def _http(name: str) -> Getter:
