@@ -7,6 +7,8 @@ servers are sorted into the virtual hosts of their listening addresses.
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from headgate.conf import slots
@@ -142,38 +144,46 @@ def http(call: Call) -> None:
     reg = call.scope.registry
     config.http = conf = HttpConf()
     call.scope.variables = Variables(reg.variables, reg.prefixes)
-    scope = call.build(Ctx.HTTP, conf)
+    _assemble(call, call.build(Ctx.HTTP, conf), conf)
+
+
+@contextmanager
+def _at_brace(call: Call) -> Iterator[None]:
+    """Errors of merging name the closing brace: that is where nginx merges."""
     try:
-        _assemble(call, scope, conf)
+        yield
     except ConfError as error:
         if error.file:
             raise
-        raise call.error_end(error.reason) from None  # nginx merges when it reads the closing brace
+        raise call.error_end(error.reason) from None
 
 
 def _assemble(call: Call, scope: Scope, conf: HttpConf) -> None:
     """What is left to do when the whole block has been read."""
     reg = scope.registry
-    conf.core = scope.merged(CoreHttp)
     top = {cls: cls.merge(None, scope.confs.get(cls)) for cls in reg.confs.get(Ctx.LOCATION, ())}
     top_server = {cls: cls.merge(None, scope.confs.get(cls)) for cls in reg.confs.get(Ctx.SERVER, ())}
-    for cls in reg.confs.get(Ctx.HTTP, ()):
-        if cls is not CoreHttp:
-            scope.confs[cls] = scope.merged(cls)
+    with _at_brace(call):
+        conf.core = scope.merged(CoreHttp)
+        for cls in reg.confs.get(Ctx.HTTP, ()):
+            if cls is not CoreHttp:
+                scope.confs[cls] = scope.merged(cls)
     variables = scope.variables
     assert variables is not None
     variables.resolve()
     finished: set[int] = set()
-    for inst in (*top.values(), *top_server.values()):
-        finished.add(id(inst))
-        inst.finish(scope)
-    for child in scope.children:
-        if child.ctx is Ctx.SERVER:
-            _finish_server(child, top, top_server, finished)
+    with _at_brace(call):
+        for inst in (*top.values(), *top_server.values()):
+            finished.add(id(inst))
+            inst.finish(scope)
+        for child in scope.children:
+            if child.ctx is Ctx.SERVER:
+                _finish_server(child, top, top_server, finished)
     _virtual_hosts(call, conf)
-    for finisher in conf.finishers:
-        finisher()
-    finish_zones(conf)
+    with _at_brace(call):
+        for finisher in conf.finishers:
+            finisher()
+        finish_zones(conf)
     variables.resolve()  # what finishing added
 
 
