@@ -123,7 +123,7 @@ def load(path: str, prefix: str, globals_text: str = "") -> Config:
     from headgate.conf.core import CoreConf, EventsConf
 
     config = Config(path, os.path.join(prefix, ""))
-    root = Scope(Ctx.MAIN, None, config, registry())
+    root = Scope(Ctx.MAIN, None, config, registry().copy())
     if globals_text:
         root.read(parse_text(globals_text, "command line"))
     source = parse_file(path)

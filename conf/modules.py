@@ -8,12 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
+from types import ModuleType
 
 from headgate.conf.directive import Command, Conf, Ctx
 from headgate.conf.template import Getter, Variable
 
 MODULES = [
     "headgate.conf.core",
+    "headgate.conf.py_module",
     "headgate.worker.http.directives",
     "headgate.worker.http.variables",
     "headgate.worker.http.map",
@@ -49,20 +51,35 @@ class Registry:
     variables: list[Variable] = field(default_factory=list)
     prefixes: dict[str, Callable[[str], Getter]] = field(default_factory=dict)
 
+    def add(self, module: ModuleType) -> None:
+        """Collect what a module declares at its top level."""
+        for value in vars(module).values():
+            if isinstance(value, Command):
+                self._command(value)
+            elif isinstance(value, type) and issubclass(value, Conf) and value.__module__ == module.__name__:
+                self.confs.setdefault(value.level, []).append(value)
+                for command in value.commands():
+                    self._command(command)
+        self.variables.extend(getattr(module, "VARIABLES", ()))
+        self.prefixes.update(getattr(module, "PREFIXES", {}))
+
+    def _command(self, command: Command) -> None:
+        self.commands.setdefault(command.name, []).append(command)
+
+    def copy(self) -> "Registry":
+        """One that may grow by a configuration's own modules."""
+        return Registry(
+            {name: list(each) for name, each in self.commands.items()},
+            {level: list(each) for level, each in self.confs.items()},
+            list(self.variables),
+            dict(self.prefixes),
+        )
+
 
 @cache
 def registry() -> Registry:
-    """Import the modules and collect what they declare at their top level."""
+    """headgate's own modules, imported."""
     out = Registry()
     for name in MODULES:
-        module = import_module(name)
-        for value in vars(module).values():
-            if isinstance(value, Command):
-                out.commands.setdefault(value.name, []).append(value)
-            elif isinstance(value, type) and issubclass(value, Conf) and value.__module__ == name:
-                out.confs.setdefault(value.level, []).append(value)
-                for command in value.commands():
-                    out.commands.setdefault(command.name, []).append(command)
-        out.variables.extend(getattr(module, "VARIABLES", ()))
-        out.prefixes.update(getattr(module, "PREFIXES", {}))
+        out.add(import_module(name))
     return out

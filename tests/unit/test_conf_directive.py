@@ -176,4 +176,4 @@ def test_no_name_is_declared_twice_for_one_context() -> None:
 
 def test_every_directive_is_nginx_s_or_our_own() -> None:
     theirs = set((ROOT / "conf/nginx_directives.txt").read_text().split())
-    assert set(registry().commands) - theirs == {"worker_idle_grace"}
+    assert set(registry().commands) - theirs == {"py_module", "worker_idle_grace"}

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Protocol:
-    """Defaults of `contract.UpstreamProtocol`: a body of u.length bytes, or all up to the server's close."""
+    """Defaults of `contract.UpstreamProtocol`: a body of head.length bytes, or all up to the server's close."""
 
     __slots__ = ()
 
@@ -26,6 +26,10 @@ class Protocol:
         pass
 
     def input_filter_init(self, u: "Upstream") -> None:
+        head = u.head
+        assert head is not None
+        u.length = head.length
+        u.keepalive = head.length is not None and not head.close
         u.body_done = u.length == 0
 
     def input_filter(self, u: "Upstream", data: bytes) -> bytes:
