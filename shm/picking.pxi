@@ -1,8 +1,8 @@
 # Which peer may be used, whose turn it is, and taking it: ngx_http_upstream_get_peer() over an array of records.
 #
-# Rules: `usable` is the one rule of eligibility, but for `tried`, which is the request's own. `choose` is called under
-# the group's lock, or with running values of the process's own; `claim` decides alone, by compare-and-swap, so it may
-# be called without the lock.
+# Rules: `usable` is the one rule of eligibility, for every balancer, but for `tried`, which is the request's own.
+# `choose` is called under the group's lock, or with running values of the process's own; `claim` decides alone, by
+# compare-and-swap, so it may be called without the lock.
 
 cdef extern from "<time.h>" nogil:
     int CLOCK_MONOTONIC_COARSE
@@ -19,31 +19,71 @@ cdef inline bint banned(Hot *hot, int64_t now) noexcept nogil:
     return (hot.max_fails != 0 and load32(&hot.fails) >= hot.max_fails
             and now - load_time(&hot.checked) <= hot.fail_timeout)
 
-cdef inline bint usable(Hot *hot, int64_t now) noexcept nogil:
-    return load32(&hot.flags) == 0 and not banned(hot, now) and has_room(hot)
+cdef inline bint usable(Hot *hot, uint32_t away, int64_t now) noexcept nogil:
+    # `away`: the flags that keep this request away, AWAY for all but a sticky one.
+    return load32(&hot.flags) & away == 0 and not banned(hot, now) and has_room(hot)
 
-cdef inline int choose(Hot **peers, int64_t *own, int start, int end, const char *tried, int64_t now,
+cdef inline Cold *cold_of(char *base, Hot *hot) noexcept nogil:
+    return cold_at(base, <uint32_t> (hot - hot_at(base, 0)))
+
+cdef inline int64_t weight_at(char *base, Hot *hot, int64_t now) noexcept nogil:
+    # The weight, in 1,024ths so that one that grows can be less than 1.
+    cdef int64_t weight = hot.weight << 10
+    cdef Cold *cold
+    if load32(&hot.flags) & RAMPING:
+        cold = cold_of(base, hot)
+        if now - cold.slow_started < cold.slow_start:
+            weight = max(1, weight * (now - cold.slow_started) // cold.slow_start)
+    return weight
+
+cdef int64_t ramped(char *base, Hot *hot, int64_t now, bint shared) noexcept nogil:
+    # What a turn gives a peer whose weight grows: the share of it for the part of the time that is over; what is lost by
+    # rounding is given later.
+    cdef Cold *cold = cold_of(base, hot)
+    cdef int64_t passed = now - load_time(&cold.slow_started), portion
+    if passed >= cold.slow_start:
+        if shared:
+            clear_bits(&hot.flags, <uint32_t> ~RAMPING)
+        return hot.effective
+    portion = hot.effective * max(0, passed)
+    if shared:
+        portion += cold.ramp_rest
+        cold.ramp_rest = portion % cold.slow_start
+    return portion // cold.slow_start
+
+cdef inline void gain(char *base, Hot *hot, int64_t *own, int64_t now, int64_t *gained, Trap *trap) noexcept nogil:
+    # One peer's part in a turn. `own` is NULL under the lock, else this process's running value, and nothing shared is
+    # written.
+    gained[0] = hot.effective if load32(&hot.flags) & RAMPING == 0 else ramped(base, hot, now, own == NULL)
+    if own != NULL:
+        own[0] += gained[0]
+        return
+    hot.current += gained[0]
+    step(trap)
+    if hot.effective < hot.weight:
+        hot.effective += 1
+
+cdef inline int choose(char *base, Hot **peers, int64_t *own, int start, int end, int wanted, const char *tried, int64_t now,
                        Trap *trap) noexcept nogil:
-    # Smooth weighted round robin: every eligible peer gains its effective weight, the richest pays for all. Its index,
-    # or -1. `own`: NULL under the lock, else the running values to work on, and nothing shared is written.
+    # Smooth weighted round robin: every eligible peer gains its effective weight, the richest, or the one that
+    # stickiness wants, pays for all. Its index, or -1.
     cdef int i, best = -1
-    cdef int64_t total = 0, most = 0, current
+    cdef int64_t total = 0, most = 0, current, gained
     cdef Hot *hot
+    if wanted >= 0 and overdrawn(peers, own, start, end, wanted):
+        return wanted
     for i in range(start, end):
         hot = peers[i]
-        if (tried != NULL and tried[i]) or not usable(hot, now):
+        if (tried != NULL and tried[i]) or not usable(hot, AWAY, now):
             continue
-        total += hot.effective
-        if own == NULL:
-            current = hot.current = hot.current + hot.effective
-            step(trap)
-            if hot.effective < hot.weight:
-                hot.effective += 1
-        else:
-            current = own[i] = own[i] + hot.effective
+        gain(base, hot, NULL if own == NULL else &own[i], now, &gained, trap)
+        total += gained
+        current = hot.current if own == NULL else own[i]
         if best < 0 or current > most:
             best = i
             most = current
+    if wanted >= 0:
+        best = wanted
     if best >= 0:
         step(trap)
         if own == NULL:
@@ -51,6 +91,14 @@ cdef inline int choose(Hot **peers, int64_t *own, int start, int end, const char
         else:
             own[best] -= total
     return best
+
+cdef bint overdrawn(Hot **peers, int64_t *own, int start, int end, int wanted) noexcept nogil:
+    # A peer that sticky requests have used this much more than its turn does not go further down.
+    cdef int i
+    cdef int64_t others = -peers[wanted].weight
+    for i in range(start, end):
+        others += peers[i].weight
+    return (peers[wanted].current if own == NULL else own[wanted]) <= -others
 
 cdef inline bint claim(char *base, uint32_t record, uint32_t slot, int64_t now, bint probing, Trap *trap) noexcept nogil:
     # A connection, and, when the window of `checked` is over, the next one: of several requests that find a failed

@@ -5,25 +5,28 @@
 # worker's own rows share no cache line with another worker's. A table's virtual size is generous and costs
 # nothing: only pages that were written exist. Fields are added in spare words; any other change changes LAYOUT.
 #
-#   Header | Group x GROUPS | Hot x RECORDS | Cold x RECORDS | Slot x slots | held: uint64 x RECORDS x slots
+#   Header | Group x GROUPS | Hot x RECORDS | Cold x RECORDS | Slot x MAX_SLOTS | (held | flight | waiting) x slots
 #
-# Times are milliseconds of CLOCK_MONOTONIC; 0 means never.
+# held and flight are a word for each record, waiting two for each group. Times are milliseconds of CLOCK_MONOTONIC; 0 means never.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 include "lock.pxi"
 
 cdef enum:
-    LAYOUT = 1
+    LAYOUT = 2
     PAGE = 4096
     GROUPS = 4096
     RECORDS = 32768
     MAX_SLOTS = 2048  # as many as a conns word can name
 
 cdef enum:
-    # Hot.flags; any of them keeps new requests away.
+    # Hot.flags
     DOWN = 1
-    DRAIN = 2
+    DRAIN = 2       # told so at run time; a reload keeps it
+    DRAINING = 4    # configured so
+    AWAY = 0xFF     # any of these keeps new requests away; bits 3 to 7 are for health and ejection
+    RAMPING = 256   # its weight grows: slow_start
 
 cdef struct Key:
     # A digest of the names; zero where the entry is free.
@@ -45,9 +48,11 @@ cdef struct Header:
 
 cdef struct Group:
     # 128 bytes, one for each upstream.
-    LockLine lock           # guards what its peers' records hold, but for conns and counters
+    LockLine lock           # guards what its peers' records hold, but for conns, averages and counters
     Key key
-    uint64_t[6] spare
+    uint64_t version        # changes when a nominal weight does
+    uint64_t ticket         # the last one that a queued request has drawn
+    uint64_t[4] spare
 
 cdef struct Hot:
     # 64 bytes, one for each peer.
@@ -68,7 +73,9 @@ cdef struct Cold:
     int64_t accessed        # last failure
     int64_t slow_start      # length
     int64_t slow_started    # 0: not under way
-    uint64_t[3] spare
+    int64_t ramp_rest       # what a growing weight has not given out yet, in weight x ms
+    int64_t flight_ms       # average time of the requests under way, as of the last pick
+    uint64_t[1] spare
     uint64_t requests       # from here atomics, without the lock
     uint64_t failed
     uint64_t[5] responses   # 1xx to 5xx
@@ -76,8 +83,11 @@ cdef struct Cold:
     uint64_t total_ms       # of all noted responses
     uint64_t bytes_in       # from the peer
     uint64_t bytes_out      # to the peer
-    uint64_t[5] spare_counters
-    uint64_t[32] later      # room for latency averages, health and ejection
+    uint64_t header_ms      # exponential averages of nginx's least_time; 0: none yet
+    uint64_t response_ms
+    uint64_t peak           # peak_ewma: float of ms 32 | stamp 32, see timing.pxi
+    uint64_t[2] spare_counters
+    uint64_t[32] later      # room for health and ejection
 
 cdef struct Slot:
     # 64 bytes, one for each worker of any generation.
@@ -102,5 +112,19 @@ cdef inline Cold *cold_at(char *base, uint32_t index) noexcept nogil:
 cdef inline Slot *slot_at(char *base, uint32_t index) noexcept nogil:
     return <Slot *> cold_at(base, RECORDS) + index
 
+cdef struct Waiting:
+    # What one worker's queue of one group is.
+    uint64_t first          # its oldest ticket; 0: nobody waits
+    uint64_t count
+
+cdef struct SlotRows:
+    # What belongs to a slot alone.
+    uint64_t[RECORDS] held      # connections, see conns.pxi
+    uint64_t[RECORDS] flight    # requests whose end least_time waits for, see timing.pxi
+    Waiting[GROUPS] waiting
+
+cdef inline SlotRows *rows_at(char *base, uint32_t slot) noexcept nogil:
+    return <SlotRows *> slot_at(base, MAX_SLOTS) + slot
+
 cdef inline uint64_t *held_at(char *base, uint32_t slot, uint32_t record) noexcept nogil:
-    return <uint64_t *> slot_at(base, MAX_SLOTS) + <size_t> slot * RECORDS + record
+    return &rows_at(base, slot).held[record]

@@ -25,7 +25,7 @@ def segment_size(int slots) -> int:
     """Bytes of virtual memory that a zone's segment spans; pages that are never written cost nothing."""
     if not 1 <= slots <= MAX_SLOTS:
         raise ValueError(f"a zone has 1 to {MAX_SLOTS} worker slots, not {slots}")
-    return <size_t> held_at(NULL, slots, 0)
+    return <size_t> rows_at(NULL, slots)
 
 
 def needed_size(int groups, int records) -> int:
@@ -171,12 +171,21 @@ cdef class Records:
                 return i
         raise IndexError("no free worker slot")
 
+    def claimed(self) -> list[int]:
+        """Indexes of the slots that are claimed."""
+        cdef uint32_t i
+        return [i for i in range(self.header.slots_used) if slot_at(self.base, i).pid]
+
     def slot_spans(self, uint32_t i) -> list[tuple[int, int]]:
         """Offset and length of what the worker of slot `i` writes to."""
+        cdef SlotRows *rows = rows_at(NULL, i)
+        cdef size_t records = max(1, self.header.records_used) * sizeof(uint64_t)
         self.check_slot(i)
         return [
             (<size_t> slot_at(NULL, i), sizeof(Slot)),
-            (<size_t> held_at(NULL, i, 0), max(1, self.header.records_used) * sizeof(uint64_t)),
+            (<size_t> &rows.held, records),
+            (<size_t> &rows.flight, records),
+            (<size_t> &rows.waiting, max(1, self.header.groups_used) * sizeof(Waiting)),
         ]
 
     def own_slot(self, uint32_t i, int64_t pid) -> None:
@@ -194,13 +203,18 @@ cdef class Records:
 
         To be called when its process is gone. Exact also when the caller is killed in the middle and another goes on.
         """
-        cdef uint32_t record
+        cdef uint32_t record, group
         cdef int given = 0
+        cdef SlotRows *rows = rows_at(self.base, i)
         self.check_slot(i)
         for record in range(self.header.records_used):
             settle(self.base, record, load(&hot_at(self.base, record).conns))
             while change(self.base, record, i, True, 0, NULL):
                 given += 1
+            store(&rows.flight[record], 0)
+        for group in range(self.header.groups_used):
+            store(&rows.waiting[group].first, 0)
+            store(&rows.waiting[group].count, 0)
         store_time(&slot_at(self.base, i).pid, 0)
         return given
 

@@ -44,6 +44,9 @@ class PeerState:
     responses: tuple[int, int, int, int, int]  # 1xx to 5xx
     last_ms: int  # response time
     average_ms: float
+    header_ms: int  # exponential averages of least_time, 0: none yet
+    response_ms: int
+    peak_ms: float  # of peak_ewma
     bytes_in: int
     bytes_out: int
 

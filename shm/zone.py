@@ -31,6 +31,7 @@ class PeerSpec:
     backup: bool = False
     down: bool = False
     slow_start: int = 0
+    drain: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("weight", 1), ("max_conns", 0), ("max_fails", 0), ("fail_timeout", 0), ("slow_start", 0)):
@@ -81,6 +82,8 @@ class _Store:
             self._reserve(table_spans(used[0] + len(new_groups), used[1] + len(new_records)))
             group_at.update(zip(new_groups, records.add_groups(new_groups), strict=True))
             record_at.update(zip(new_records, records.add_records(new_records), strict=True))
+            for slot in records.claimed():
+                self._reserve(records.slot_spans(slot))  # all look at what the others have under way
         self.latest += 1
         self._users[self.latest] = (
             {group_at[key] for key in groups},

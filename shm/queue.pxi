@@ -1,0 +1,49 @@
+# Whose turn it is when requests of several workers wait for a peer of one upstream.
+#
+# Rules: a waiting request has a ticket, drawn from the group's counter; a worker publishes the oldest ticket that waits
+# in it, and how many do, in words that it alone writes. What a worker that died had published is cleared with its slot,
+# so no death leaves anything behind.
+
+
+cdef class Queue:
+    """The place of this worker's waiting requests among those of all workers."""
+
+    cdef readonly Peers peers
+
+    def __cinit__(self, Peers peers):
+        self.peers = peers
+
+    cdef Waiting *row(self, int slot) noexcept:
+        return &rows_at(self.peers.base, slot).waiting[self.peers.group - group_at(self.peers.base, 0)]
+
+    def draw(self) -> int:
+        """A new ticket, later than all before."""
+        return add(&self.peers.group.ticket, 1)
+
+    def publish(self, uint64_t first, uint64_t count) -> None:
+        """The oldest ticket that waits in this worker, 0 for none, and how many do."""
+        cdef Waiting *row
+        self.peers.check_bound()
+        row = self.row(self.peers.slot)
+        store(&row.count, count)
+        store(&row.first, first)
+
+    def waiting(self) -> int:
+        """How many requests wait, in all workers together."""
+        cdef uint64_t count = 0
+        cdef uint32_t slot
+        for slot in range(header_at(self.peers.base).slots_used):
+            if load_time(&slot_at(self.peers.base, slot).pid):
+                count += load(&self.row(slot).count)
+        return count
+
+    def oldest(self) -> int:
+        """The oldest ticket of all, 0 when nobody waits."""
+        cdef uint64_t first, oldest = 0
+        cdef uint32_t slot
+        for slot in range(header_at(self.peers.base).slots_used):
+            if load_time(&slot_at(self.peers.base, slot).pid):
+                first = load(&self.row(slot).first)
+                if first and (oldest == 0 or first < oldest):
+                    oldest = first
+        return oldest
