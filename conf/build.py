@@ -19,6 +19,7 @@ from headgate.masterd.logfile import LogFiles
 
 if TYPE_CHECKING:
     from headgate.conf.core import CoreConf, EventsConf
+    from headgate.conf.threads import ThreadPool
 
 C = TypeVar("C", bound=Conf)
 
@@ -36,6 +37,7 @@ class Config:
     main: "CoreConf" = None  # type: ignore[assignment]  # set before load() returns
     events: "EventsConf" = None  # type: ignore[assignment]
     http: Any = None
+    thread_pools: "dict[str, ThreadPool]" = field(default_factory=dict)
 
 
 class Scope:
@@ -121,6 +123,7 @@ def load(path: str, prefix: str, globals_text: str = "") -> Config:
     `globals_text` is -g: directives of the main context, read first. Raises ConfError.
     """
     from headgate.conf.core import CoreConf, EventsConf
+    from headgate.conf.threads import check
 
     config = Config(path, os.path.join(prefix, ""))
     root = Scope(Ctx.MAIN, None, config, registry().copy())
@@ -130,6 +133,7 @@ def load(path: str, prefix: str, globals_text: str = "") -> Config:
     config.files = source.files
     root.read(source.statements)
     config.main = root.merged(CoreConf)
+    check(config)
     if config.events is None:
         raise ConfError('no "events" section in configuration')
     assert isinstance(config.events, EventsConf)

@@ -16,11 +16,13 @@ from headgate.conf.template import Getter, Variable
 MODULES = [
     "headgate.conf.core",
     "headgate.conf.py_module",
+    "headgate.conf.threads",
     "headgate.worker.http.directives",
     "headgate.worker.http.variables",
     "headgate.worker.http.map",
     "headgate.worker.http.rewrite",
     "headgate.worker.http.log",
+    "headgate.worker.http.aio",
     "headgate.worker.http.body",
     "headgate.worker.http.early_hints",
     "headgate.worker.http.special",

@@ -293,6 +293,14 @@ class Request:
         while conn.paused:
             await self.wait(DRAIN)
 
+    async def written(self) -> None:
+        """Wait until nothing is left to be written to the client's socket."""
+        transport = self.conn.transport
+        if not self.conn.lost and transport.get_write_buffer_size():
+            transport.set_write_buffer_limits(0)
+            await self.drain()
+            transport.set_write_buffer_limits()
+
     def redirect(self, uri: bytes, args: bytes) -> None:
         """Make this an internal request for another URI; the caller returns phases.REDIRECT."""
         self.uri = uri

@@ -94,7 +94,7 @@ class TempFile:
             self.request.log(Level.WARN, f"{warn} {self.name}")
         return True
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         """Append; how many bytes could be: fewer than given only after a failure, which is logged."""
         view = memoryview(data)
         while view:

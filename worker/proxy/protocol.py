@@ -191,7 +191,8 @@ class HttpProtocol(Protocol):
             u.length = head.length
             if u.length is None:
                 u.keepalive = False
-        u.body_done = u.length == 0 and self._chunked is None
+        u.plain = self._chunked is None
+        u.body_done = u.plain and u.length == 0
 
     def input_filter(self, u: Upstream, data: bytes) -> bytes:
         chunked = self._chunked

@@ -98,6 +98,12 @@ class UpstreamConnection(asyncio.Protocol):
             self.sent += len(data)
             self.transport.write(data)
 
+    def pause_reading(self) -> None:
+        if self.reading:
+            self.reading = False
+            if not self.transport.is_closing():
+                self.transport.pause_reading()
+
     def resume_reading(self) -> None:
         if not self.reading:
             self.reading = True

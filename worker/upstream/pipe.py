@@ -1,72 +1,194 @@
 """[11c] The response body: from the upstream server to the client, with flow control both ways.
 
-A body that is cut short is made visible: the client's connection is aborted, never ended cleanly.
+As long as the client keeps up, what comes from the server goes to it. When it does not, a buffered response goes on
+into a `Spool` so that the server is free soon; an unbuffered one waits (nginx: ngx_event_pipe and
+ngx_http_upstream_process_non_buffered_request). A large body that nobody has to look at is moved by the kernel
+(`splice.py`). A response that is to be kept goes through its keeper's file.
+
+A body that is cut short is made visible: the client gets what there is, and then its connection is cut, never ended
+cleanly.
 """
 
+import socket
+import struct
 from typing import TYPE_CHECKING
 
-from headgate.masterd.logfile import Level
-from headgate.worker.http.request import UPSTREAM, Interrupted
-from headgate.worker.upstream.connect import broken
-from headgate.worker.upstream.errors import Kind, UpstreamError
+from headgate.masterd.logfile import Level, failed
+from headgate.worker.http import aio
+from headgate.worker.http.request import DRAIN, UPSTREAM, Interrupted
+from headgate.worker.upstream import splice
+from headgate.worker.upstream.errors import UpstreamError
+from headgate.worker.upstream.response import ended
+from headgate.worker.upstream.spool import Keeper, Spool
 from headgate.worker.upstream.throttle import throttle
 
 if TYPE_CHECKING:
+    from headgate.worker.http.request import Request
+    from headgate.worker.upstream.connect import UpstreamConnection
     from headgate.worker.upstream.upstream import Upstream
+
+_RESET = struct.pack("ii", 1, 0)
 
 
 async def run(u: "Upstream") -> None:
-    """Pass the body on to its end. Raises Interrupted when the client has gone."""
+    """Pass the body on to its end. Raises Interrupted when the client has gone or the body is cut short."""
+    r = u.request
+    if u.conf.limit_rate is not None:
+        u.throttle = throttle(u)
+    if r.limiter is not None and not u.buffering:
+        r.limiter.rate = 0  # as nginx: what is not buffered is not held back
+    try:
+        if u.keeper is not None:
+            await _backlog(u, u.keeper)
+        else:
+            await _pass_on(u)
+    except UpstreamError as error:
+        r.log(Level.ERROR, error.cause)
+        u.keepalive = False
+        u.close_attempt(None)  # as nginx: once the head was good, the peer is not blamed
+        await cut(r)
+    finally:
+        if u.throttle is not None:
+            u.throttle.close()
+
+
+def _take(u: "Upstream", conn: "UpstreamConnection") -> bytes:
+    """What has come of the body, as far as proxy_limit_rate lets it through."""
+    if u.throttle is not None:
+        return u.throttle.take(conn) if conn.data else b""
+    data = conn.data
+    conn.data = b""
+    return data
+
+
+def _more(u: "Upstream", conn: "UpstreamConnection") -> None:
+    """Have the server send more, within read_timeout; not while there is more than the rate allows."""
+    if conn.data:
+        return
+    conn.resume_reading()
+    u.worker.timers.set(conn, u.conf.read_timeout)
+
+
+async def cut(r: "Request") -> None:
+    """End a response that cannot be completed: what there is of it is delivered first. Raises Interrupted."""
+    r.flush()
+    await r.written()
+    if not r.chunked and r.content_length is None and not r.conn.lost:
+        # nothing but the connection's end tells the client where the body ends: it must not look like one
+        sock = r.conn.transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    raise Interrupted(r.status)
+
+
+async def _pass_on(u: "Upstream") -> None:
     conn = u.conn
     r = u.request
     attempt = u.attempt
     assert conn is not None and attempt is not None
-    timers = u.worker.timers
-    limit = throttle(u)
-    try:
-        while not u.body_done:
-            data = conn.data
-            if data:
-                if limit is None:
-                    conn.data = b""
-                else:
-                    data = await limit.take(conn)
-                body = u.protocol.input_filter(u, data)
-                attempt.response_length += len(body)
-                if u.body_done:
-                    break
-                if body:
-                    r.send(body)
-                    if r.conn.paused:
-                        await r.drain()
-                continue
-            if conn.eof:
-                if conn.error is None and u.protocol.eof(u):
-                    body = b""
-                    break
-                raise UpstreamError(Kind.ERROR, _cut(conn.error))
-            r.flush()
-            conn.resume_reading()
-            timers.set(conn, u.conf.read_timeout)
-            await r.wait(UPSTREAM)
-            conn.deadline = 0.0
+    client = r.conn
+    limited = u.throttle is not None
+    body = b""
+    while not u.body_done:
+        if limited:
+            data = _take(u, conn)
         else:
-            body = b""
-    except UpstreamError as error:
-        r.log(Level.ERROR, error.cause)
+            data = conn.data
+            conn.data = b""
+        if data:
+            body = u.protocol.input_filter(u, data)
+            attempt.response_length += len(body)
+            if u.body_done:
+                break
+            if body:
+                r.send(body)
+                body = b""
+                if client.paused:
+                    if not u.buffering:
+                        await r.drain()
+                    elif await _backlog(u):
+                        return
+            continue
+        if conn.eof and not conn.data:
+            ended(u)
+            break
+        if u.plain and (u.length or attempt.response_length) > splice.LEAST and splice.possible(u):
+            await splice.run(u)
+            return
         r.flush()
-        u.keepalive = False
-        u.close_attempt(None)  # as nginx: once the head was good, the peer is not blamed
-        raise Interrupted(r.status) from None
+        _more(u, conn)
+        await r.wait(UPSTREAM)
+        conn.deadline = 0.0
+        if client.lost:
+            raise Interrupted(499)
     # the peer is free before the client has taken everything
-    attempt.response_time = u.worker.loop.time() - attempt.start
     u.close_attempt(None)
     r.send(body, last=True)
-    if r.conn.paused:
+    if client.paused:
         await r.drain()
 
 
-def _cut(error: OSError | None) -> str:
-    if error is not None:
-        return broken("recv()", error).cause
-    return "upstream prematurely closed connection"
+async def _backlog(u: "Upstream", keeper: "Keeper | None" = None) -> bool:
+    """Read on while the client is behind; whether the response is complete and with the client.
+
+    With a keeper all of the body goes into its file, also when the client leaves before the end.
+    """
+    r = u.request
+    client = r.conn
+    spool = Spool(u, None if keeper is None else keeper.file)
+    try:
+        while True:
+            while spool and not client.paused and not client.lost:
+                r.send(spool.take())
+            if client.lost:
+                if keeper is None:
+                    raise Interrupted(499)
+                spool.skip()
+            if not spool and not client.paused:
+                if u.body_done:
+                    break
+                if keeper is None:
+                    return False
+            if not u.body_done and not spool.full:
+                if _receive(u, spool):
+                    if spool.over:
+                        await aio.writing(r, spool.spill)
+                    if keeper is not None and (u.body_done or spool.file.broken):
+                        keeper.done(complete=not spool.file.broken)
+                        keeper = u.keeper = None
+                    continue
+            elif u.conn is not None:
+                u.conn.deadline = 0.0  # it is not the server that is waited for
+            try:
+                await r.wait(DRAIN | UPSTREAM)
+            except Interrupted:
+                if keeper is None:
+                    raise
+    except OSError as error:  # of the file: what cannot be read cannot be sent
+        r.log(Level.CRIT, failed(f'pread() "{spool.file.name}"', error))
+        await cut(r)
+    finally:
+        spool.close()
+    r.send(b"", last=True)
+    if client.paused:
+        await r.drain()
+    return True
+
+
+def _receive(u: "Upstream", spool: Spool) -> bool:
+    """Put what has come into the spool; False when there is nothing, and a timeout for it is set."""
+    conn = u.conn
+    attempt = u.attempt
+    assert conn is not None and attempt is not None
+    data = _take(u, conn)
+    if data:
+        body = u.protocol.input_filter(u, data)
+        attempt.response_length += len(body)
+        spool.put(body)
+    elif conn.eof and not conn.data:
+        ended(u)
+    else:
+        _more(u, conn)
+        return False
+    if u.body_done:
+        u.close_attempt(None)
+    return True

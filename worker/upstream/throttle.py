@@ -5,6 +5,7 @@ after a read comes the time that it was worth. What has arrived and may not be t
 which stops reading when there is much of it.
 """
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from headgate.worker.http.request import UPSTREAM
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 class Throttle:
     """The limit for one response, in bytes a second."""
 
-    __slots__ = ("_next", "_start", "_taken", "_u", "rate")
+    __slots__ = ("_next", "_start", "_taken", "_timer", "_u", "rate")
 
     def __init__(self, u: "Upstream", rate: int) -> None:
         self._u = u
@@ -25,27 +26,30 @@ class Throttle:
         self._start = u.worker.loop.time()
         self._taken = 0
         self._next = 0.0  # loop time before which nothing is taken
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def take(self, conn: "UpstreamConnection") -> bytes:
-        """Some of conn.data, once the rate allows it. Raises Interrupted."""
+    def take(self, conn: "UpstreamConnection") -> bytes:
+        """What the rate allows now of conn.data; b"" when that is nothing, and the request is woken in time."""
         loop = self._u.worker.loop
-        while True:
-            now = loop.time()
-            if now >= self._next:
-                allowed = int(self.rate * (now - self._start + 1)) - self._taken
-                if allowed > 0:
-                    break
-                self._next = now + -allowed / self.rate + 0.001
-            timer = loop.call_at(self._next, self._u.request.wake, UPSTREAM)
-            try:
-                await self._u.request.wait(UPSTREAM)  # more data may come first
-            finally:
-                timer.cancel()
+        now = loop.time()
+        allowed = int(self.rate * (now - self._start + 1)) - self._taken
+        if allowed <= 0:
+            self._next = max(self._next, now + -allowed / self.rate + 0.001)
+        if now < self._next:
+            self.close()
+            self._timer = loop.call_at(self._next, self._u.request.wake, UPSTREAM)
+            return b""
         data = conn.data[:allowed]
         conn.data = conn.data[allowed:]
         self._taken += len(data)
         self._next = now + len(data) / self.rate
         return data
+
+    def close(self) -> None:
+        """Wake nobody any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 def throttle(u: "Upstream") -> Throttle | None:

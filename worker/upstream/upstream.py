@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from headgate.worker.upstream.contract import UpstreamProtocol
     from headgate.worker.upstream.group import Group, PeerAddress
     from headgate.worker.upstream.header import ResponseHead
+    from headgate.worker.upstream.spool import Keeper
+    from headgate.worker.upstream.throttle import Throttle
     from headgate.worker.upstream.tls import Use
 
 
@@ -29,9 +31,9 @@ class Upstream:
 
     __slots__ = (
         "_finalized", "address", "attempt", "balancer", "body", "body_done", "body_sent", "buffering", "cached",
-        "chunked_body", "conf", "conn", "group", "head", "index", "keepalive", "length", "protocol", "request",
-        "request_sent", "scheme", "started", "streams_body", "tls", "tried", "tries", "upgrade", "uri", "wire",
-        "worker",
+        "chunked_body", "conf", "conn", "group", "head", "index", "keepalive", "keeper", "length", "plain",
+        "protocol", "request", "request_sent", "scheme", "started", "streams_body", "throttle", "tls", "tried",
+        "tries", "upgrade", "uri", "wire", "worker",
     )  # fmt: skip
 
     def __init__(self, request: Request, conf: "UpstreamConf", group: "Group", protocol: "UpstreamProtocol") -> None:
@@ -62,6 +64,9 @@ class Upstream:
         self.head: ResponseHead | None = None
         self.length: int | None = None  # body bytes still to come, None when only the framing tells
         self.body_done = False
+        self.plain = False  # body bytes are passed on as they come, `length` of them
+        self.throttle: Throttle | None = None
+        self.keeper: Keeper | None = None  # who wants the whole response
         self.keepalive = False
         self.upgrade = False  # the server has switched protocols (101)
         self._finalized = False
