@@ -124,7 +124,7 @@ def make_head(r: "Request") -> None:
     length = r.content_length
     if length is not None:
         lines.append(b"Content-Length: %d" % length)
-    if r.last_modified is not None:
+    if r.last_modified is not None and status in (200, 206, 304):  # not that of an error page
         lines.append(b"Last-Modified: " + http_date(r.last_modified))
     if r.location_field is not None:
         lines.append(b"Location: " + r.location_field)

@@ -198,7 +198,7 @@ class Connection(asyncio.Protocol):
                 r.headers = fields.keep(r)
             if len(head.headers) > server.core.max_headers:
                 raise BadRequest(400, "client sent too many header lines")
-            r.uri, r.args = uri.split_target(r.target, server.core.merge_slashes)
+            r.uri, r.args = uri.split_target(r.target, self.server.core.merge_slashes)
         except (BadRequest, RegexError) as error:
             r.action = "reading client request headers"
             if isinstance(error, BadRequest):
@@ -209,7 +209,7 @@ class Connection(asyncio.Protocol):
                 status = 500
             if not r.uri:
                 with contextlib.suppress(BadRequest):
-                    r.uri, r.args = uri.split_target(r.target, server.core.merge_slashes)
+                    r.uri, r.args = uri.split_target(r.target, self.server.core.merge_slashes)
             r.start(phases.run(r, status))
             return
         if matched is not None:
@@ -244,7 +244,7 @@ class Connection(asyncio.Protocol):
             if head.host is not None:
                 r.server = self._host(r, head)[0]
                 r.location = r.server.location
-            r.uri, r.args = uri.split_target(r.target, r.server.core.merge_slashes)
+            r.uri, r.args = uri.split_target(r.target, self.server.core.merge_slashes)
         r.log(Level.INFO, error.reason)
         if error.status == 408:
             r.status = 408

@@ -113,6 +113,7 @@ class Return:
         status, text = self.status, self.text
         if status >= 400 and text is None:
             return status
+        r.status = status
         body = text.get(r) if text is not None else b""
         if status in _REDIRECTS:
             r.location_field = body

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _LOCATION_IF = HSL | Ctx.LOCATION_IF
 # after these nginx does not trust what else may come on the connection
+# pages whose text is not the status line's
+_TITLES = {302: b"302 Found", 401: b"401 Authorization Required"}
 _SILENT = (408, 444, 499)  # the connection is closed without a word
 _NO_KEEPALIVE = frozenset((400, 413, 414, 494, 495, 496, 497, 500, 501))
 # codes that are only nginx's own: what the client is told, and the page's title where it differs
@@ -169,7 +171,7 @@ def _builtin(r: "Request", status: int) -> int:
 
 
 def _page(r: "Request", status: int, title: str) -> bytes:
-    text = status_text(status) if status != 302 else b"302 Found"  # nginx's page has the newer name
+    text = _TITLES.get(status) or status_text(status)
     head = b"%d %b" % (status, title.encode()) if title else text
     center = b"<center><h1>%b</h1></center>\r\n" % text
     if title:
