@@ -8,6 +8,7 @@ the answer (nginx's lingering_close).
 import asyncio
 import contextlib
 import socket
+import struct
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 # what a deadline means
 IDLE, HEAD, SENDING, DISCARDING, LINGERING = "idle", "head", "sending", "discarding", "lingering"
 READ_AHEAD = 65536  # bytes held back while a request runs, before reading is paused
+
+_RESET = struct.pack("ii", 1, 0)  # struct linger
 
 _numbers = count(1)
 
@@ -346,6 +349,11 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Cut the connection: what is not yet sent is lost, and the client sees it."""
         if not self.lost and self.transport is not None:
+            r = self.request
+            if r is not None and r.header_sent and r.content_length is None and not r.chunked:
+                # this body ends where the connection does: only a reset tells that it is not whole
+                sock = self.transport.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.lost = True
             self.paused = False
             self.transport.abort()

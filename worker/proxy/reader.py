@@ -72,9 +72,9 @@ def read_head(data: bytes) -> tuple[ResponseHead, int] | None:
         _parser.feed_data(data[:end] if end < len(data) else data)
     except HttpParserUpgrade:
         _parser = _new_parser()
-    except HttpParserError as error:
+    except HttpParserError:
         _parser = _new_parser()
-        fields = _explain(data[line.end() : end], error)
+        fields = _explain(data[line.end() : end])
     else:
         if not collector.complete:
             _parser = _new_parser()  # it waits for a body, which is framed here
@@ -98,8 +98,11 @@ def _bad_status_line(data: bytes) -> HeadError:
     return HeadError(f'upstream sent no valid HTTP/1.0 header: "{_shown(line)}"')
 
 
-def _explain(lines: bytes, error: HttpParserError) -> list[Header]:
-    """The parser has refused these field lines: say which in nginx's words, or return the fields if none is bad."""
+def _explain(lines: bytes) -> list[Header]:
+    """The parser has refused these field lines: say which in nginx's words.
+
+    What it does not like but is valid (it stops where a protocol is switched) is returned.
+    """
     fields: list[Header] = []
     for line in lines.splitlines(keepends=True):
         if line in (b"\r\n", b"\n"):
@@ -110,8 +113,7 @@ def _explain(lines: bytes, error: HttpParserError) -> list[Header]:
             end = valid.end() if valid is not None else 0
             raise HeadError(f'upstream sent invalid header: "{_shown(line[:end])}\\x{line[end]:02x}..."')
         fields.append((field[1], field[2]))
-    understand(ResponseHead(200, b"", HTTP_11, fields))
-    raise HeadError(f"upstream sent invalid header: {error}")
+    return fields
 
 
 def _shown(text: bytes) -> str:
