@@ -5,6 +5,10 @@ new workers count against the same one. Making a new generation changes nothing 
 configuration, `abandon` takes it back, `retire` frees what only a past one used. The segment is far larger than a zone
 needs, and sparse; the size that the configuration gives is a limit that is checked and no more, so a reload that
 changes it keeps the segment and all state.
+
+An upstream whose names are resolved while the server runs has a board besides, on which the worker that resolves them
+puts up what they stand for; the records of such peers are the workers' to add (`publish`), and whatever a board
+names is in use.
 """
 
 import hashlib
@@ -12,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from headgate.shm.board import Board
 from headgate.shm.peers import Peers, now_ms
 from headgate.shm.record import Records, capacity, needed_size, segment_size, table_spans
 from headgate.shm.segment import Segment
@@ -32,6 +37,7 @@ class PeerSpec:
     down: bool = False
     slow_start: int = 0
     drain: bool = False
+    resolved: bool = False  # found while the server runs
 
     def __post_init__(self) -> None:
         for name, least in (("weight", 1), ("max_conns", 0), ("max_fails", 0), ("fail_timeout", 0), ("slow_start", 0)):
@@ -45,6 +51,7 @@ class GroupSpec:
 
     upstream: str
     peers: Sequence[PeerSpec]
+    board: bool = False  # further peers come and go while the server runs
 
 
 class ZoneTooSmall(Exception):
@@ -62,10 +69,12 @@ class _Store:
 
     def __init__(self, slots: int) -> None:
         self.segment = Segment.create(segment_size(slots))
-        self._reserve(table_spans(0, 0))
+        self.reserve(table_spans(0, 0))
         self.records = Records(self.segment.map, slots)
         self.latest = 0
+        self.boards: dict[str, Board] = {}
         self._users: dict[int, tuple[set[int], set[int]]] = {}
+        self._readers: dict[int, set[str]] = {}  # which upstreams of a generation have a board
 
     def add(self, name: str, groups: Mapping[bytes, Sequence[bytes]]) -> tuple[int, dict[bytes, int], dict[bytes, int]]:
         """A new generation's number, and the entries of its groups and peers by key; ZoneTooSmall, OSError."""
@@ -79,11 +88,11 @@ class _Store:
                 needed = needed_size(len(group_at) + len(new_groups), len(record_at) + len(new_records))
                 raise ZoneTooSmall(name, needed_size(*most), needed)
             used = records.used
-            self._reserve(table_spans(used[0] + len(new_groups), used[1] + len(new_records)))
+            self.reserve(table_spans(used[0] + len(new_groups), used[1] + len(new_records)))
             group_at.update(zip(new_groups, records.add_groups(new_groups), strict=True))
             record_at.update(zip(new_records, records.add_records(new_records), strict=True))
             for slot in records.claimed():
-                self._reserve(records.slot_spans(slot))  # all look at what the others have under way
+                self.reserve(records.slot_spans(slot))  # all look at what the others have under way
         self.latest += 1
         self._users[self.latest] = (
             {group_at[key] for key in groups},
@@ -94,23 +103,37 @@ class _Store:
     def drop(self, generation: int) -> None:
         """Frees what no other generation uses; a record with connections waits for a later call."""
         self._users.pop(generation, None)
+        self._readers.pop(generation, None)
+        for upstream in set(self.boards).difference(*self._readers.values()):
+            del self.boards[upstream]
         records = self.records
         with records.lock:
-            for i in set(records.groups().values()).difference(*(groups for groups, _ in self._users.values())):
+            used = {i for groups, _ in self._users.values() for i in groups}
+            group_at = records.groups()
+            on_boards = {key for board in self.boards.values() for key in board.read()[2]}
+            kept = {i for _, peers in self._users.values() for i in peers}
+            kept.update(i for key, i in records.records().items() if key in on_boards)
+            for i in set(group_at.values()) - used:
                 records.drop_group(i)
-            for i in set(records.records().values()).difference(*(peers for _, peers in self._users.values())):
+            for i in set(records.records().values()) - kept:
                 records.drop_record(i)
+
+    def add_boards(self, generation: int, upstreams: set[str]) -> None:
+        """The boards of a generation; OSError."""
+        self._readers[generation] = upstreams
+        for upstream in upstreams - set(self.boards):
+            self.boards[upstream] = Board()
 
     def claim_slot(self, pid: int) -> int:
         slot = self.records.claim_slot(pid, now_ms())
         try:
-            self._reserve(self.records.slot_spans(slot))
+            self.reserve(self.records.slot_spans(slot))
         except OSError:
             self.records.release_slot(slot)
             raise
         return slot
 
-    def _reserve(self, spans: Sequence[tuple[int, int]]) -> None:
+    def reserve(self, spans: Sequence[tuple[int, int]]) -> None:
         for offset, length in spans:
             if length:
                 self.segment.reserve(offset, length)
@@ -126,8 +149,12 @@ class Zone:
         self.name = name
         self.size = size
         self._store = store
+        self._slot = -1
+        self._leaving: set[bytes] = set()  # records that requests still hold, to be freed when they do no longer
         self.generation, group_at, record_at = store.add(name, {k.group: k.peers for k in keys.values()})
+        self._group_at = {name: group_at[key.group] for name, key in keys.items()}
         try:
+            store.add_boards(self.generation, {group.upstream for group in groups if group.board})
             self._peers = {
                 group.upstream: Peers(
                     store.segment.map,
@@ -137,6 +164,7 @@ class Zone:
                     tuple(group.peers),
                 )
                 for group in groups
+                if group.peers
             }
         except BaseException:
             store.drop(self.generation)
@@ -164,8 +192,55 @@ class Zone:
         return cls(name, size, groups, previous._store if previous is not None else _Store(slots))
 
     def peers(self, upstream: str) -> Peers:
-        """The peers of an upstream of this zone; KeyError if there is no such."""
+        """The configured peers of an upstream of this zone; KeyError if there is no such."""
         return self._peers[upstream]
+
+    # Peers that come and go, in a worker that is bound
+
+    def board(self, upstream: str) -> Board:
+        """Where the addresses of this upstream's names are put up."""
+        return self._store.boards[upstream]
+
+    def found(self, upstream: str, peers: Sequence[PeerSpec]) -> Peers | None:
+        """An upstream's peers with those that its board names, primaries first; None when some are not there yet."""
+        record_at = self._store.records.records()
+        try:
+            at = [record_at[key] for key in _Keys.of(GroupSpec(upstream, peers)).peers]
+        except KeyError:
+            return None
+        made = Peers(self._store.segment.map, upstream, self._group_at[upstream], at, tuple(peers))
+        made.bind(self._slot)
+        return made
+
+    def publish(self, upstream: str, peers: Sequence[PeerSpec], text: bytes) -> None:
+        """Puts `text` up for a new list of an upstream's peers; records of those that left are freed.
+
+        Raises ZoneTooSmall when they do not fit, ValueError when the text does not, OSError without memory, and
+        TimeoutError when another process keeps the zone's lock; the old list stays then.
+        """
+        store, records, board = self._store, self._store.records, self._store.boards[upstream]
+        keys = _Keys.of(GroupSpec(upstream, peers)).peers
+        with records.lock:
+            record_at = records.records()
+            new = [key for key in keys if key not in record_at]
+            needed = needed_size(len(records.groups()), len(record_at) + len(new))
+            if (self.size is not None and needed > self.size) or len(record_at) + len(new) > capacity()[1]:
+                raise ZoneTooSmall(self.name, self.size or needed_size(*capacity()), needed)
+            used = records.used
+            store.reserve(table_spans(used[0], used[1] + len(new)))
+            record_at.update(zip(new, records.add_records(new), strict=True))
+            for slot in records.claimed():
+                store.reserve(records.slot_spans(slot))
+            if peers:
+                at = [record_at[key] for key in keys]
+                Peers(store.segment.map, upstream, self._group_at[upstream], at, tuple(peers)).commit()
+            before = set(board.read()[2])
+            mine = [key for key, peer in zip(keys, peers, strict=True) if peer.resolved]
+            board.write(text, mine)
+            self._leaving |= before
+            self._leaving -= set(mine)
+            gone = {key for key in self._leaving if key not in record_at or records.drop_record(record_at[key])}
+            self._leaving -= gone
 
     def __iter__(self) -> Iterator[Peers]:
         return iter(self._peers.values())
@@ -200,6 +275,7 @@ class Zone:
 
     def bind(self, slot: int) -> None:
         """Binds all peers to the slot: for the worker, after the fork."""
+        self._slot = slot
         for peers in self:
             peers.bind(slot)
 
@@ -229,7 +305,8 @@ class _Keys:
         seen: Counter[tuple[str, str]] = Counter()
         peers = []
         for peer in group.peers:
-            peers.append(_digest(group.upstream, peer.server, peer.address, str(seen[peer.server, peer.address])))
+            names = [peer.server, peer.address, str(seen[peer.server, peer.address])]
+            peers.append(_digest(group.upstream, *names, *(["resolved"] if peer.resolved else [])))
             seen[peer.server, peer.address] += 1
         return cls(_digest(group.upstream), peers)
 

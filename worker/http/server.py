@@ -79,6 +79,8 @@ class HttpWorker:
         for group in self.groups:
             if group.keepalive is not None:
                 group.keepalive.close_all()
+            if group.live is not None:
+                group.live.stop()
 
     def idle_close(self, grace: float) -> None:
         """Close idle client connections after `grace` seconds; until then each may send one more request."""
@@ -113,5 +115,10 @@ def start(cycle: "Cycle", loop: asyncio.AbstractEventLoop, worker: "Worker") -> 
     for group in http.groups.values():
         group.start(served, cycle.zones)
         served.groups.append(group)
+    main = cycle.config.main
+    workers = main.worker_processes if main.master_process else 1
+    live = [group.live for group in served.groups if group.live is not None]
+    for each in live[worker.index % workers :: workers]:  # one worker for each, all workers together for all
+        each.keep()
     served.listen(worker.listening)
     return served

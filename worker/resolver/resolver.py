@@ -37,9 +37,9 @@ class Server:
 
 
 class ResolveError(Exception):
-    """A name could not be resolved: `code` is the RCODE or TIMED_OUT, `valid` the loop's time to ask again."""
+    """A name could not be resolved: `code` is the RCODE or TIMED_OUT, `valid` the second to ask again after."""
 
-    def __init__(self, code: int, valid: float) -> None:
+    def __init__(self, code: int, valid: int) -> None:
         super().__init__(code)
         self.code = code
         self.valid = valid

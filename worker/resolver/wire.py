@@ -77,7 +77,7 @@ def question(name: str, kind: int) -> tuple[int, bytes]:
 def parse(data: bytes) -> Answer:
     """The answer in a datagram or TCP message. Raises WireError."""
     try:
-        message = dns.message.from_wire(data, ignore_trailing=True)
+        message = dns.message.from_wire(data, one_rr_per_rrset=True, ignore_trailing=True)
     except (dns.exception.DNSException, ValueError) as error:
         raise WireError(f"invalid DNS response: {error or type(error).__name__}") from None
     flags = int(message.flags)

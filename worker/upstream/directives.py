@@ -9,6 +9,7 @@ from headgate.conf import slots
 from headgate.conf.directive import Call, Conf, Ctx, block, directive
 from headgate.conf.errors import ConfError
 from headgate.masterd.zones import ZoneSpec
+from headgate.worker.resolver.conf import ResolverConf, ResolverSpec, resolver
 from headgate.worker.upstream.group import Group, PeerAddress, ServerSpec, numeric, unix
 from headgate.worker.upstream.keepalive import KeepaliveConf
 
@@ -32,8 +33,29 @@ def _server(call: Call) -> ServerSpec:
     spec = ServerSpec(call.args[0], [], place=(call.statement.file, call.statement.line))
     for word in call.args[1:]:
         _server_parameter(call, spec, word)
-    spec.addresses = resolve(call.args[0], 80, *spec.place)
+    text = call.args[0]
+    if spec.service and not spec.resolve:
+        raise call.error_at(f'service upstream "{text}" requires "resolve" parameter')
+    if not spec.resolve or text.startswith("unix:"):
+        spec.resolve = False
+        spec.addresses = resolve(text, 80, *spec.place)
+    else:
+        _at_run_time(call, spec)
     return spec
+
+
+def _at_run_time(call: Call, spec: ServerSpec) -> None:
+    """`resolve`: an address written out is none to ask for; a name is asked for by the workers."""
+    text = spec.name
+    spec.host, number = split_host(text, 0, *spec.place)
+    spec.port = number or 80
+    if spec.service and number:
+        raise call.error_at(f'service upstream "{text}" may not have port')
+    if _is_address(spec.host):
+        if spec.service:
+            raise call.error_at(f'service upstream "{text}" requires domain name')
+        spec.resolve = False
+        spec.addresses = resolve(text, 80, *spec.place)
 
 
 def _server_parameter(call: Call, spec: ServerSpec, word: str) -> None:
@@ -52,6 +74,12 @@ def _server_parameter(call: Call, spec: ServerSpec, word: str) -> None:
         if seconds is None:
             raise bad
         spec.fail_timeout = seconds
+    elif word == "resolve":
+        spec.resolve = True
+    elif name == "service" and eq:
+        if not value:
+            raise call.error_at("service is empty")
+        spec.service = value
     else:
         raise bad
 
@@ -88,6 +116,8 @@ class GroupConf(Conf, level=Ctx.UPSTREAM):
     keepalive_requests: int = directive("keepalive_requests", UPS, "1", slots.number, default=1000)
     keepalive_time: float = directive("keepalive_time", UPS, "1", slots.msec, default=3600.0)
     keepalive_timeout: float = directive("keepalive_timeout", UPS, "1", slots.msec, default=60.0)
+    resolver: ResolverSpec | None = directive("resolver", UPS, "1+", resolver)
+    resolver_timeout: float | None = directive("resolver_timeout", UPS, "1", slots.msec)
 
 
 @block("upstream", Ctx.HTTP, "1")
@@ -113,7 +143,18 @@ def upstream(call: Call) -> None:
         group.zone = conf.zone.name
         _note_zone(http, conf.zone)
     group.order()
+    if group.dynamic:
+        http.finishers.append(lambda: _choose_resolver(call, group, conf))
     http.groups[name.lower()] = group
+
+
+def _choose_resolver(call: Call, group: Group, conf: GroupConf) -> None:
+    """The upstream's own resolver, or that of the http block around it."""
+    outer = ResolverConf.merge(None, call.scope.confs.get(ResolverConf))  # type: ignore[arg-type]
+    group.resolver = conf.resolver or outer.resolver
+    group.resolver_timeout = outer.timeout if conf.resolver_timeout is None else conf.resolver_timeout
+    if group.resolver is None:
+        raise call.error_at(f'no resolver defined to resolve names at run time in upstream "{group.name}"')
 
 
 def _note_zone(http: "HttpConf", use: ZoneUse) -> None:
@@ -146,15 +187,21 @@ def resolve(text: str, default_port: int, file: str, line: int, no_port: bool = 
             raise ConfError(f'invalid path in upstream "{text}"', file, line)
         return [unix(path)]
     host, port = split_host(text, default_port, file, line)
-    try:
+    if _is_address(host):
         return [numeric(str(ipaddress.ip_address(host.strip("[]"))), port)]
-    except ValueError:
-        pass
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         raise ConfError(f'host not found in upstream "{text}"', file, line) from None
     return [numeric(str(sockaddr[0]), port) for sockaddr in dict.fromkeys(entry[4] for entry in found)]
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def split_host(text: str, default_port: int, file: str = "", line: int = 0) -> tuple[str, int]:

@@ -16,6 +16,8 @@ from headgate.worker.upstream.keepalive import Keepalive, KeepaliveConf
 if TYPE_CHECKING:
     from headgate.masterd.zones import Zones
     from headgate.worker.http.server import HttpWorker
+    from headgate.worker.resolver.conf import ResolverSpec
+    from headgate.worker.upstream.live import LiveGroup
 
 
 AUTOMATIC_ZONE = "(automatic)"  # shared by the groups without a `zone` directive; no name can be this
@@ -59,11 +61,19 @@ class ServerSpec:
     backup: bool = False
     down: bool = False
     place: tuple[str, int] = ("", 0)
+    resolve: bool = False  # `host` stands for whatever the resolver says, `service` is what to ask for
+    service: str = ""
+    host: str = ""
+    port: int = 0
+    resolved: bool = False  # the addresses are what the resolver said
 
 
 @dataclass(slots=True)
 class Group:
-    """Peers in the order of shared memory: primaries first, then backups."""
+    """Peers in the order of shared memory: primaries first, then backups.
+
+    `dynamic` are servers to resolve while the server runs; what they stand for is `live` then.
+    """
 
     name: str
     servers: list[ServerSpec]
@@ -76,6 +86,10 @@ class Group:
     balancer: Any = None  # set after the fork
     worker: "HttpWorker" = None  # type: ignore[assignment]  # set after the fork
     backup_exists: bool = False
+    dynamic: list[ServerSpec] = field(default_factory=list)
+    resolver: "ResolverSpec | None" = None
+    resolver_timeout: float = 30.0
+    live: "LiveGroup | None" = None
     nobody: PeerAddress = None  # type: ignore[assignment]  # stands for no peer, in logs and $upstream_addr
 
     def __post_init__(self) -> None:
@@ -84,7 +98,9 @@ class Group:
 
     def order(self) -> None:
         """Put the peers in order, once all servers are known."""
-        servers = [s for s in self.servers if not s.backup] + [s for s in self.servers if s.backup]
+        self.dynamic = [server for server in self.servers if server.resolve and not server.resolved]
+        fixed = [server for server in self.servers if server.resolved or not server.resolve]
+        servers = [s for s in fixed if not s.backup] + [s for s in fixed if s.backup]
         self.backup_exists = any(s.backup for s in servers)
         self.servers = servers
         self.addresses = [address for server in servers for address in server.addresses]
@@ -101,16 +117,26 @@ class Group:
                 fail_timeout=int(server.fail_timeout * 1000),
                 backup=server.backup,
                 down=server.down,
+                resolved=server.resolved,
             )
             for server in self.servers
             for address in server.addresses
         ]
-        return GroupSpec(self.name, peers)
+        return GroupSpec(self.name, peers, board=bool(self.dynamic))
 
     def start(self, worker: "HttpWorker", zones: "Zones") -> None:
         """In a worker, after the fork."""
         self.worker = worker
-        self.peers = zones[self.zone].peers(self.name)
-        self.balancer = RoundRobin(self.peers)
         if self.keepalive_conf is not None and self.keepalive_conf.connections:
             self.keepalive = Keepalive(self.keepalive_conf, worker)
+        if self.dynamic:
+            from headgate.worker.upstream.live import LiveGroup
+
+            self.live = LiveGroup(self, worker, zones[self.zone])
+        else:
+            self.use(zones[self.zone].peers(self.name))
+
+    def use(self, peers: Peers) -> None:
+        """Balance over these peers, which are those of `addresses`."""
+        self.peers = peers
+        self.balancer = RoundRobin(peers)

@@ -8,36 +8,12 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 from headgate.masterd.logfile import Level
-from headgate.shm.peers import FAILED
 from headgate.worker.resolver.conf import ResolverConf
 from headgate.worker.upstream.group import Group, PeerAddress, ServerSpec, numeric, unix
+from headgate.worker.upstream.peers import OwnPeers
 
 if TYPE_CHECKING:
     from headgate.worker.http.request import Request
-
-
-class OwnPeers:
-    """Peers of one process, each as good as the next: the first that was not tried. What balancers and `next` ask."""
-
-    __slots__ = ("count",)
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def tries(self) -> int:
-        return self.count
-
-    def pick(self, tried: bytearray | None = None) -> int:
-        """The index of a peer, -1 when all were tried; the only one there is is tried once and again."""
-        if tried is None or self.count == 1:
-            return 0
-        return tried.find(0)
-
-    get = pick
-
-    def free(self, index: int, state: int) -> int:
-        """1 when a failure has made the peer unavailable, which an only one never is."""
-        return int(state == FAILED and self.count > 1)
 
 
 def own_group(name: str, addresses: list[PeerAddress]) -> Group:

@@ -37,6 +37,8 @@ class Upstream:
     )  # fmt: skip
 
     def __init__(self, request: Request, conf: "UpstreamConf", group: "Group", protocol: "UpstreamProtocol") -> None:
+        if group.live is not None:
+            group = group.live.current()
         self.request = request
         self.conf = conf
         self.group = group
