@@ -118,6 +118,8 @@ REFUSED = [
     (400, b"GET / HTTP/1\r\nHost: a\r\n\r\n"),
     (400, b"GET / HTTP/x.1\r\nHost: a\r\n\r\n"),
     (400, b"GET / http/1.1\r\nHost: a\r\n\r\n"),
+    (400, b"GET / HTTP/01.1\r\nHost: a\r\n\r\n"),
+    (400, b"GET / HTTP/1.100\r\nHost: a\r\n\r\n"),
     (505, b"GET / HTTP/2.0\r\nHost: a\r\n\r\n"),
     (400, b"GET / HTTP/0.9\r\nHost: a\r\n\r\n"),
     (400, b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n"),

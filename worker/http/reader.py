@@ -17,7 +17,7 @@ Header = tuple[bytes, bytes]
 
 HTTP_09, HTTP_10, HTTP_11 = 9, 10, 11
 
-_REQUEST_LINE = re.compile(rb"([A-Z_-]+) +([^\x00-\x20\x7f]+) +HTTP/(\d+)\.(\d+) *\r?\n")
+_REQUEST_LINE = re.compile(rb"([A-Z_-]+) +([^\x00-\x20\x7f]+) +HTTP/([1-9]\d?)\.(\d{1,2}) *\r?\n")
 _SIMPLE_REQUEST = re.compile(rb"GET +(/[^\x00-\x20\x7f]*) *\r?\n")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*\r?\n")
 _LENGTH = re.compile(rb"\d{1,18}")
