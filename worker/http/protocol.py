@@ -183,6 +183,8 @@ class Connection(asyncio.Protocol):
         self._in_next = False
 
     def _start(self, head: RequestHead) -> None:
+        if self._remote is None:  # a client that is lost later has no address any more, and the logs want it
+            self._remote = self.transport.get_extra_info("peername") or ""
         self.requests += 1
         self.deadline = 0.0
         server = self.server
@@ -380,29 +382,27 @@ class Connection(asyncio.Protocol):
     def _core(self) -> Any:
         return (self.request.location if self.request is not None else self.server.location).core
 
-    def _addresses(self) -> None:
-        transport = self.transport
-        self._remote = transport.get_extra_info("peername") or ""
-        self._local = transport.get_extra_info("sockname") or ""
+    def _address(self, name: str) -> Any:
+        return "" if self.lost else self.transport.get_extra_info(name) or ""
 
     @property
     def remote_addr(self) -> bytes:
         """The client's address as text, `unix:` on a Unix socket."""
         if self._remote is None:
-            self._addresses()
+            self._remote = self._address("peername")
         return self._remote[0].encode() if isinstance(self._remote, tuple) else b"unix:"
 
     @property
     def remote_port(self) -> int:
         if self._remote is None:
-            self._addresses()
+            self._remote = self._address("peername")
         return int(self._remote[1]) if isinstance(self._remote, tuple) else 0
 
     @property
     def local_host(self) -> bytes:
         """$server_addr: the address that the client connected to."""
         if self._local is None:
-            self._addresses()
+            self._local = self._address("sockname")
         if isinstance(self._local, tuple):
             return str(self._local[0]).encode()
         return b"unix:" + (self._local if isinstance(self._local, bytes) else str(self._local).encode())
@@ -410,7 +410,7 @@ class Connection(asyncio.Protocol):
     @property
     def local_port(self) -> int:
         if self._local is None:
-            self._addresses()
+            self._local = self._address("sockname")
         return int(self._local[1]) if isinstance(self._local, tuple) else 0
 
     @property
