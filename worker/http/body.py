@@ -51,6 +51,15 @@ class RequestBody:
         self.whole = False  # read to its end, in `chunks` or the file
         self.reading = False
 
+    @classmethod
+    def of(cls, request: Request, data: bytes) -> "RequestBody":
+        """A body that is there already: a subrequest's own."""
+        body = cls(request)
+        body.chunks = [data]
+        body.size = len(data)
+        body.whole = True
+        return body
+
     @property
     def received(self) -> int:
         """Bytes of the body read so far, as they came (with the chunked coding's own)."""
@@ -59,7 +68,7 @@ class RequestBody:
     def _begin(self) -> None:
         self.read_started = True
         r = self.request
-        if r.head.expect and r.version >= HTTP_11 and not r.conn.reader.data:
+        if r.head.expect and r.version >= HTTP_11:
             r.conn.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         r.head.expect = False
 

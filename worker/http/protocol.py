@@ -116,7 +116,7 @@ class Connection(asyncio.Protocol):
             if request.waiting & DRAIN or not request.client_gone_ok:
                 request.interrupt(Interrupted(499))
             else:
-                self._client_gone(request)
+                request.drained()
 
     def pause_writing(self) -> None:
         self.paused = True
@@ -129,7 +129,7 @@ class Connection(asyncio.Protocol):
         if request is None or request.limiter is None or not request.limiter.holds:
             self.paused = False
             if request is not None:
-                request.wake(DRAIN)
+                request.drained()
 
     def on_deadline(self) -> None:
         """A timeout: which one, `state` and the request tell."""
@@ -168,7 +168,7 @@ class Connection(asyncio.Protocol):
                 self.began = worker.loop.time()
                 self.deadline = 0.0
             try:
-                head = reader.read_head(*self.server.core.large_buffers)
+                head = reader.read_head(self.server.core)
             except BadRequest as error:
                 self._unread(error)
                 break
@@ -195,15 +195,20 @@ class Connection(asyncio.Protocol):
             matched = None
             if head.method in fields.REFUSED:
                 raise fields.refuse(head)
+            # the default server judges the request line, as on nginx; then the Host chooses the server
+            if head.target[0] != 47:  # "/"
+                head.host, r.target = uri.split_absolute(head.target)
+            r.uri, r.args = uri.split_target(r.target, server.core.merge_slashes)
             server, matched = self._host(r, head)
             if server is not r.server:
                 r.server = server
                 r.location = server.location
+            if head.host is None and head.version >= HTTP_11:
+                raise BadRequest(400, 'client sent HTTP/1.1 request without "Host" header')
             if head.odd:
                 r.headers = fields.keep(r)
             if len(head.headers) > server.core.max_headers:
                 raise BadRequest(400, "client sent too many header lines")
-            r.uri, r.args = uri.split_target(r.target, self.server.core.merge_slashes)
         except (BadRequest, RegexError) as error:
             r.action = "reading client request headers"
             if isinstance(error, BadRequest):
@@ -212,9 +217,6 @@ class Connection(asyncio.Protocol):
             else:  # a server's name ran into the match limit
                 r.log(Level.ALERT, str(error))
                 status = 500
-            if not r.uri:
-                with contextlib.suppress(BadRequest):
-                    r.uri, r.args = uri.split_target(r.target, self.server.core.merge_slashes)
             r.start(phases.run(r, status))
             return
         if matched is not None:
@@ -226,12 +228,12 @@ class Connection(asyncio.Protocol):
             r.keepalive = head.version == HTTP_10 and head.keep_alive
         if head.content_length is not None or head.chunked:
             r.body = RequestBody(r)
+        else:
+            head.expect = False  # there is nothing to go on with
         r.start(phases.run(r))
 
     def _host(self, r: Request, head: RequestHead) -> "tuple[Server, Any]":
         host = head.host
-        if head.target[0] != 47:  # "/"
-            host, r.target = uri.split_absolute(head.target)
         if host is None:  # HTTP/1.0: a server may be named ""
             return self.listen.hosts.find(b"")
         r.host = name = fields.host_name(host)
@@ -246,10 +248,12 @@ class Connection(asyncio.Protocol):
         self.request = r = Request(self, head, self.server, self.began or self.worker.loop.time())
         r.action = "reading client request headers" if head.method else "reading client request line"
         with contextlib.suppress(BadRequest):
-            if head.host is not None:
+            if head.target and head.target[0] != 47:  # "/"
+                head.host, r.target = uri.split_absolute(head.target)
+            r.uri, r.args = uri.split_target(r.target, self.server.core.merge_slashes)
+            if head.host is not None or head.raw.endswith((b"\n\r\n", b"\n\n")):  # whole, or its Host came
                 r.server = self._host(r, head)[0]
                 r.location = r.server.location
-            r.uri, r.args = uri.split_target(r.target, self.server.core.merge_slashes)
         r.log(Level.INFO, error.reason)
         if error.status == 408:
             r.status = 408

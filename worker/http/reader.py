@@ -9,6 +9,7 @@ Heads are parsed whole, so one httptools parser serves all connections of the wo
 
 import re
 from collections.abc import Callable
+from typing import Protocol
 
 from headgate.worker.http.chunked import ChunkedError, ChunkedReader
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
@@ -145,7 +146,7 @@ def parse_head(raw: bytes) -> RequestHead:
         learn = _known.get(header[0], _learn)
         if learn is not None:
             learn(head, header[0], header[1])
-    if head.chunked or head.host is None or head.content_length is not None:
+    if head.chunked:
         _check_framing(head)
     return head
 
@@ -303,8 +304,6 @@ def _check_framing(head: RequestHead) -> None:
             raise BadRequest(400, 'client sent HTTP/1.0 request with "Transfer-Encoding" header')
         if head.content_length is not None:
             raise BadRequest(400, 'client sent "Content-Length" and "Transfer-Encoding" headers at the same time')
-    if head.host is None and head.version >= HTTP_11:
-        raise BadRequest(400, 'client sent HTTP/1.1 request without "Host" header')
 
 
 def _text(value: bytes) -> str:
@@ -312,6 +311,13 @@ def _text(value: bytes) -> str:
 
 
 # -- the reader ----------------------------------------------------------------------------------
+
+
+class Limits(Protocol):
+    """client_header_buffer_size in bytes; large_client_header_buffers: how many, bytes each."""
+
+    client_header_buffer_size: int
+    large_buffers: tuple[int, int]
 
 
 class RequestReader:
@@ -329,11 +335,10 @@ class RequestReader:
     def feed(self, data: bytes) -> None:
         self.data = self.data + data if self.data else data
 
-    def read_head(self, count: int, size: int) -> RequestHead | None:
+    def read_head(self, limits: Limits) -> RequestHead | None:
         """The next head, or None while it is not complete.
 
-        count, size: large_client_header_buffers; a line longer than `size`, or more than `count` of
-        them in all, raises 414 (request line) or 494 (fields).
+        A line that does not fit a buffer, or more lines than fit all of them, raises 414 (request line) or 494.
         """
         data = self.data
         if data and data[0] in b"\r\n":  # empty lines before a request are skipped (RFC 9112 2.2)
@@ -347,14 +352,14 @@ class RequestReader:
         elif end >= 0:
             end += 3
         else:
-            if len(data) > size:
-                _check_size(data, count, size)
+            if len(data) > limits.client_header_buffer_size:
+                _check_size(data, limits)
             self._scanned = max(len(data) - 2, 0)
             return None
         self._scanned = 0
         raw = data if end == len(data) else data[:end]
-        if end > size:
-            _check_size(raw, count, size)
+        if end > limits.client_header_buffer_size:
+            _check_size(raw, limits)
         head = parse_head(raw)
         self.data = data[end:]
         self.taken = 0
@@ -401,12 +406,17 @@ class RequestReader:
         return out
 
 
-def _check_size(data: bytes, count: int, size: int) -> None:
-    """nginx's limits: no line longer than one large buffer, no more than `count` buffers in all."""
-    first = data.find(b"\n")
-    if first < 0 or first >= size:
-        raise BadRequest(414, "client sent too long URI")
-    if any(len(line) >= size for line in data.split(b"\n")[1:]):
-        raise BadRequest(494, "client sent too long header line")
-    if len(data) > count * size:
-        raise BadRequest(494, "client sent too large request")
+def _check_size(data: bytes, limits: Limits) -> None:
+    """nginx's limits: lines fill a small buffer, then large ones; none is split, and there are only so many."""
+    count, size = limits.large_buffers
+    room, used = limits.client_header_buffer_size, 0
+    for number, line in enumerate(data.split(b"\n")):
+        length = len(line) + 1
+        if used + length > room:
+            if length > size:
+                raise BadRequest(494 if number else 414, f"client sent too long {'header line' if number else 'URI'}")
+            if not count:
+                raise BadRequest(494, "client sent too large request")
+            room, used = size, 0
+            count -= 1
+        used += length

@@ -13,20 +13,22 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
 from headgate.masterd.logfile import Level
-from headgate.worker.http import output
+from headgate.worker.http import filters, output
 from headgate.worker.http.reader import HTTP_11, Header, RequestHead
 
 if TYPE_CHECKING:
     from headgate.worker.http.body import RequestBody
     from headgate.worker.http.conf import Location, Server
+    from headgate.worker.http.filters import BodyFilter
     from headgate.worker.http.limit_rate import Limiter
     from headgate.worker.http.protocol import Connection
     from headgate.worker.http.ranges import Ranges
     from headgate.worker.http.regex import Regex
+    from headgate.worker.subrequest.postpone import Part
     from headgate.worker.upstream.upstream import Upstream
 
 # what a request may wait for; `wait` takes any union of them
-BODY, DRAIN, UPSTREAM = 1, 2, 4
+BODY, DRAIN, UPSTREAM, CHILD = 1, 2, 4, 8
 
 # Request.allow_ranges: none; one, cut out of the body as it passes; any number, which the body's sender
 # takes from Request.ranges
@@ -61,18 +63,20 @@ class Request:
 
     __slots__ = (
         "action", "add_uri_to_alias", "allow_ranges", "args", "body", "body_filters", "bytes_sent_before",
-        "captures", "charset", "chunked", "cleanups", "client_gone_ok", "conn", "content_length", "content_type",
-        "coro", "disable_not_modified", "done", "err_status", "error_page", "etag", "fields", "future", "head",
-        "head_size", "header_only", "header_sent", "headers", "host", "internal", "keepalive", "last_modified",
-        "limiter", "location", "location_field", "method", "named", "out", "parent", "pipelined", "ranges", "server",
-        "started", "status", "status_line", "target", "trailers", "upstream", "upstream_states", "uri", "uri_changed",
-        "uri_changes", "valid_location", "valid_uri", "vars", "version", "waiting",
+        "captures", "charset", "chunked", "cleanups", "client_gone_ok", "conn", "content_length",
+        "content_type", "coro", "disable_not_modified", "done", "err_status", "error_page", "etag", "fields",
+        "future", "head", "head_size", "header_only", "header_sent", "headers", "held", "host", "internal",
+        "keepalive", "last_modified", "limiter", "location", "location_field", "method", "named", "out",
+        "parent", "part", "pipelined", "ranges", "server", "started", "status", "status_line", "target",
+        "trailers", "upstream", "upstream_states", "uri", "uri_changed", "uri_changes", "valid_location",
+        "valid_uri", "vars", "version", "waiting",
     )  # fmt: skip
 
     def __init__(self, conn: "Connection", head: RequestHead, server: "Server", started: float) -> None:
         self.conn = conn
         self.head = head
         self.parent: Request | None = None
+        self.part: Part | None = None  # its place among subrequests, once there are any
         self.server = server
         self.location: Location = server.location
         self.started = started  # loop time when its first byte came
@@ -118,7 +122,8 @@ class Request:
         self.chunked = False
         self.head_size = 0
         self.out: bytes | None = None  # a head not yet written: it leaves together with the first body bytes
-        self.body_filters: list[Any] | None = None
+        self.body_filters: list[BodyFilter] | None = None
+        self.held = 0  # why its output has to wait, whatever the client does (filters.HELD_*)
         self.limiter: Limiter | None = None  # between this response and the client's connection
         self.bytes_sent_before = conn.sent
 
@@ -148,6 +153,17 @@ class Request:
         if self.waiting & event:
             self.waiting = 0
             self._step(event)
+
+    def post(self, event: int) -> None:
+        """As `wake`, but from the event loop's queue."""
+        self.conn.worker.loop.call_soon(self.wake, event)
+
+    def drained(self) -> None:
+        """The client takes bytes again: step on whoever waits for that."""
+        part = self.part
+        self.wake(DRAIN)
+        if part is not None:
+            part.tree.drained()
 
     def interrupt(self, error: Exception) -> None:
         """Raise `error` where the coroutine waits."""
@@ -202,12 +218,20 @@ class Request:
         self.action = "logging request"
         for log in self.location.access_logs:
             log.write(self)
-        self.conn.request_done(self)
+        part = self.part
+        if self.parent is None:
+            if part is not None:
+                part.tree.cancel()
+            self.conn.request_done(self)
+            if self.body is not None:
+                self.body.close()
+        elif part is not None:
+            part.end()
         # without these no cycle is left, and a request is freed at once rather than by the collector
-        if self.body is not None:
-            self.body.close()
-            self.body = None
+        self.body = None
         self.upstream = None
+        self.part = None
+        self.body_filters = None
 
     def on_finish(self, cleanup: Callable[[], None]) -> None:
         """Have `cleanup` called at the end, whatever happens."""
@@ -274,23 +298,59 @@ class Request:
         for header_filter in self.location.filters:
             header_filter(self)
         self.header_sent = True
-        output.make_head(self)
+        if self.parent is None:
+            output.make_head(self)
+        if self.part is not None:
+            self.part.head_made()
+        if self.body_filters is not None:
+            if self.header_only:
+                self.body_filters = None
+            else:
+                filters.link(self.body_filters, self.put)
+
+    def add_body_filter(self, body_filter: "BodyFilter", first: bool = False) -> None:
+        """Have the response's body pass through a filter; for header filters."""
+        if self.body_filters is None:
+            self.body_filters = [body_filter]
+        else:
+            self.body_filters.insert(0 if first else len(self.body_filters), body_filter)
 
     def send(self, data: bytes, last: bool = False) -> None:
         """Send body bytes through the body filters to the client; `last` ends the response."""
-        if self.body_filters:
-            for body_filter in self.body_filters:
-                data = body_filter(self, data, last)
-        output.write(self, data, last)
+        if self.body_filters is not None:
+            self.body_filters[0](data, last)
+        elif self.part is None:
+            output.write(self, data, last)
+        else:
+            self.part.write(data, last)
+
+    def put(self, data: bytes, last: bool) -> None:
+        """Send body bytes that have passed the body filters."""
+        if self.part is None:
+            output.write(self, data, last)
+        else:
+            self.part.write(data, last)
 
     def flush(self) -> None:
         """Send now what waits to be sent together with more."""
-        output.flush(self)
+        if self.parent is None:
+            output.flush(self)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether output has to wait: the client does not read, or what comes before it is not there yet."""
+        if self.part is None or self.part.in_order:
+            return self.conn.paused or self.held != 0
+        return False
+
+    @property
+    def detached(self) -> bool:
+        """Whether this goes on when the client has left: it runs in the background."""
+        return self.part is not None and self.part.in_background
 
     async def drain(self) -> None:
-        """Wait while the client does not take what was sent (back-pressure)."""
-        conn = self.conn
-        while conn.paused:
+        """Wait while output has to (back-pressure)."""
+        while self.blocked:
             await self.wait(DRAIN)
 
     async def written(self) -> None:

@@ -9,7 +9,7 @@ import re
 from headgate.worker.http.reader import BadRequest
 
 _PLAIN = re.compile(rb"((?:/[^\x00-\x20\x7f%?#./][^\x00-\x20\x7f%?#/]*)*/?)(?:\?([^\x00-\x20\x7f#]*))?")
-_ABSOLUTE = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^\x00]*)")
+_ABSOLUTE = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#@\\]*)((?:[/?#][^\x00]*)?)")
 _AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[^\x00-\x20\x7f/:?#@]+):\d{1,5}")
 _ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
 _REDIRECT = re.compile(rb"%([0-9A-Fa-f]{2})|%[0-9A-Fa-f].?|%(.?)|(\?)", re.DOTALL)
