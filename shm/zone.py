@@ -164,7 +164,7 @@ class Zone:
                     tuple(group.peers),
                 )
                 for group in groups
-                if group.peers
+                if group.peers or not group.board
             }
         except BaseException:
             store.drop(self.generation)
