@@ -164,7 +164,7 @@ def declares(name: str) -> bool:
         if isinstance(value, Command) and value.handle.__module__ == name:
             return True
         own = isinstance(value, type) and issubclass(value, Conf) and value.__module__ == name
-        if own and any(not each.name.startswith("_") for each in value.directives):
+        if own and not any(each.name.startswith("_") for each in value.directives):
             return True
     return bool({"VARIABLES", "PREFIXES"} & set(vars(module)))
 
