@@ -1,14 +1,13 @@
 """The two public contracts: an upstream protocol, and a balancer.
 
 An upstream protocol speaks one wire format to a server (HTTP, memcached, ...); it fills nginx's
-callbacks. A balancer chooses a peer. Neither does I/O.
+callbacks. A balancer chooses a peer. Neither does I/O, and keepalive wraps any balancer: connections are kept by peer.
 """
 
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from headgate.worker.http.request import Request
-    from headgate.worker.upstream.group import Group
     from headgate.worker.upstream.upstream import Upstream
 
 
@@ -54,19 +53,30 @@ class UpstreamProtocol(Protocol):
 
 
 class Balancer(Protocol):
-    """One request's choice among a group's peers."""
+    """A group's way to choose among its peers, in one worker; made of the group's `Peers` when the worker starts.
 
-    def init(self, group: "Group", request: "Request") -> None:
-        """A new request for this group."""
+    What it knows of a peer it asks the `Peers` (`headgate.shm.peers`), which all workers share; indexes are positions
+    in it. Weights, limits, failures and counts are theirs, so that a balancer cannot get them wrong.
+    """
 
-    def get(self, tried: bytearray | None) -> int:
-        """The index of an eligible peer, its connection counted; -1 when there is none (NGX_BUSY).
+    notifies: bool  # whether `Choice.notify` is to be called
 
-        `tried` has one byte for each peer, not 0 for those this request has already tried.
+    def init(self, request: "Request") -> "Choice":
+        """A new request: what chooses for it, this balancer itself if it keeps nothing of a request."""
+
+
+class Choice(Protocol):
+    """One request's tries. While a try lasts, `request.upstream.attempt` has its times."""
+
+    def get(self, tried: bytearray | None, now: int = -1, hint: int = -1, spare: int = -1) -> int:
+        """The index of an eligible peer with its connection counted, by `Peers.pick` or `take`; -1 when there is none.
+
+        `tried` has one byte for each peer, not 0 for those this request has already tried; None is none. Stickiness
+        wants the primary `hint` or, where a backup must serve, `spare`; `now` is for tests.
         """
 
     def free(self, index: int, state: int) -> int:
-        """The attempt has ended: shm.peers.OK, NEXT or FAILED. 1 when this made the peer unavailable."""
+        """The try has ended, in shm.peers.OK, NEXT or FAILED: what `Peers.free` returns, 1 when the peer is out now."""
 
     def notify(self, index: int, event: str) -> None:
-        """Something happened on the way ("header": the response's head is there)."""
+        """Something happened on the way: "header", the response's head is there and will be passed on."""

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from headgate.conf import slots
 from headgate.conf.directive import Call, Conf, Ctx, block, directive
 from headgate.conf.errors import ConfError
+from headgate.conf.template import fsencode
 from headgate.masterd.zones import ZoneSpec
 from headgate.worker.resolver.conf import ResolverConf, ResolverSpec, resolver
+from headgate.worker.upstream.balancer.method import BalancingConf, refused
 from headgate.worker.upstream.group import Group, PeerAddress, ServerSpec, numeric, unix
 from headgate.worker.upstream.keepalive import KeepaliveConf
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 UPS = Ctx.UPSTREAM
 MIN_ZONE = 8 * 4096  # nginx: eight pages
+LONGEST_ROUTE = 32  # bytes: NGX_HTTP_UPSTREAM_SID_LEN
 
 
 @dataclass(slots=True)
@@ -61,19 +64,29 @@ def _at_run_time(call: Call, spec: ServerSpec) -> None:
 def _server_parameter(call: Call, spec: ServerSpec, word: str) -> None:
     bad = call.error_at(f'invalid parameter "{word}"')
     name, eq, value = word.partition("=")
+    if refused(call, name):
+        raise call.error_at(f'balancing method does not support parameter "{word}"')
     if word == "backup":
         spec.backup = True
     elif word == "down":
-        spec.down = True
+        spec.down, spec.drain = True, False
+    elif word == "drain":
+        spec.down, spec.drain = False, True
     elif name in ("weight", "max_conns", "max_fails") and eq:
         if not (value.isascii() and value.isdigit()) or (name == "weight" and not int(value)):
             raise bad
         setattr(spec, name, int(value))
-    elif name == "fail_timeout" and eq:
-        seconds = slots.parse_time(value, msec=False)
+    elif name in ("fail_timeout", "slow_start") and eq:
+        seconds = slots.parse_time(value, msec=name == "slow_start")
         if seconds is None:
             raise bad
-        spec.fail_timeout = seconds
+        setattr(spec, name, seconds)
+    elif name == "route" and eq:
+        if not value:
+            raise call.error_at("route is empty")
+        if len(fsencode(value)) > LONGEST_ROUTE:
+            raise call.error_at(f"route is longer than {LONGEST_ROUTE}")
+        spec.route = value
     elif word == "resolve":
         spec.resolve = True
     elif name == "service" and eq:
@@ -138,7 +151,8 @@ def upstream(call: Call) -> None:
     keepalive.requests = conf.keepalive_requests
     keepalive.time = conf.keepalive_time
     keepalive.timeout = conf.keepalive_timeout
-    group = Group(name, conf.servers, keepalive_conf=keepalive)
+    balancing = scope.merged(BalancingConf)
+    group = Group(name, conf.servers, keepalive_conf=keepalive, method=balancing.method)
     if conf.zone is not None:
         group.zone = conf.zone.name
         _note_zone(http, conf.zone)

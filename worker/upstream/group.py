@@ -5,18 +5,22 @@ group). Peers are known by their index; what they share with other workers is in
 """
 
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from headgate.shm.peers import Peers
 from headgate.shm.zone import GroupSpec, PeerSpec
-from headgate.worker.upstream.balancer.round_robin import RoundRobin
+from headgate.worker.upstream.balancer import round_robin
+from headgate.worker.upstream.balancer.method import Method, Plain
 from headgate.worker.upstream.keepalive import Keepalive, KeepaliveConf
 
 if TYPE_CHECKING:
     from headgate.masterd.zones import Zones
+    from headgate.worker.http.request import Request
     from headgate.worker.http.server import HttpWorker
     from headgate.worker.resolver.conf import ResolverSpec
+    from headgate.worker.upstream.contract import Choice
     from headgate.worker.upstream.live import LiveGroup
 
 
@@ -60,6 +64,9 @@ class ServerSpec:
     fail_timeout: float = 10.0
     backup: bool = False
     down: bool = False
+    slow_start: float = 0.0
+    drain: bool = False
+    route: str = ""  # the server's name to sticky, instead of a digest of the address
     place: tuple[str, int] = ("", 0)
     resolve: bool = False  # `host` stands for whatever the resolver says, `service` is what to ask for
     service: str = ""
@@ -83,7 +90,10 @@ class Group:
     addresses: list[PeerAddress] = field(default_factory=list)
     peers: Peers = None  # type: ignore[assignment]  # set when the zone is open
     keepalive: "Keepalive | None" = None
-    balancer: Any = None  # set after the fork
+    method: Method | None = None  # None: round robin
+    balancer: Any = None  # set after the fork: what chooses for all requests, when `init` is None
+    init: "Callable[[Request], Choice] | None" = None  # makes what chooses for one request
+    notifies: bool = False  # what chooses wants to know of a response's head
     worker: "HttpWorker" = None  # type: ignore[assignment]  # set after the fork
     backup_exists: bool = False
     dynamic: list[ServerSpec] = field(default_factory=list)
@@ -117,6 +127,8 @@ class Group:
                 fail_timeout=int(server.fail_timeout * 1000),
                 backup=server.backup,
                 down=server.down,
+                slow_start=int(server.slow_start * 1000),
+                drain=server.drain,
                 resolved=server.resolved,
             )
             for server in self.servers
@@ -139,4 +151,7 @@ class Group:
     def use(self, peers: Peers) -> None:
         """Balance over these peers, which are those of `addresses`."""
         self.peers = peers
-        self.balancer = RoundRobin(peers)
+        balancer = self.method.make(peers) if self.method is not None else round_robin.make(peers)
+        self.balancer = balancer
+        self.init = None if isinstance(balancer, Plain) else balancer.init
+        self.notifies = balancer.notifies

@@ -1,14 +1,9 @@
-"""Smooth weighted round robin, nginx's default; the picking itself is `Peers.pick`, under the zone's lock."""
+"""Smooth weighted round robin, nginx's default: the picking is `Peers.pick`, under the group's lock."""
 
 from headgate.shm.peers import Peers
+from headgate.worker.upstream.balancer.method import Plain
 
 
-class RoundRobin:
-    """The balancer of a group; it keeps nothing of a request, so one serves all of them."""
-
-    __slots__ = ("free", "get", "peers")
-
-    def __init__(self, peers: Peers) -> None:
-        self.peers = peers
-        self.get = peers.pick
-        self.free = peers.free
+def make(peers: Peers) -> Plain:
+    """The balancer of a group that names no method."""
+    return Plain(peers, peers.pick)
