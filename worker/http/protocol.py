@@ -100,8 +100,7 @@ class Connection(asyncio.Protocol):
         if request is None:
             return False  # close
         if request.waiting & BODY:
-            request.log(Level.INFO, "client prematurely closed connection")
-            request.interrupt(Interrupted(400))
+            self._cut_short(request)
         else:
             self._client_gone(request)
         return not self.lost
@@ -113,7 +112,9 @@ class Connection(asyncio.Protocol):
         self.worker.release(self)
         request = self.request
         if request is not None:
-            if request.waiting & DRAIN or not request.client_gone_ok:
+            if request.waiting & BODY:
+                self._cut_short(request)
+            elif request.waiting & DRAIN or not request.client_gone_ok:
                 request.interrupt(Interrupted(499))
             else:
                 request.drained()
@@ -339,6 +340,11 @@ class Connection(asyncio.Protocol):
     def _half_close(self) -> None:
         if self.transport.can_write_eof():
             self.transport.write_eof()
+
+    def _cut_short(self, r: Request) -> None:
+        """The client has gone inside a request's body."""
+        r.log(Level.INFO, "client prematurely closed connection")
+        r.interrupt(Interrupted(400))
 
     def _client_gone(self, r: Request) -> None:
         if not r.client_gone_ok:
