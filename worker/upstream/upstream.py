@@ -75,6 +75,8 @@ class Upstream:
         request.upstream = self
         if request.upstream_states:  # of a group before an internal redirect: they are listed apart
             request.upstream_states.append(None)
+        if group.init is not None:
+            self.balancer = group.init(request)
 
     async def run(self) -> int:
         """Serve the request from the group. Returns DONE, or the status or redirect that ends it."""
@@ -152,6 +154,8 @@ class Upstream:
             error = status_error(self, status)
             if error is not None:
                 raise error
+        if self.group.notifies:
+            self.balancer.notify(self.index, "header")
 
     async def send_response(self) -> int:
         """Pass the response on to the client."""
