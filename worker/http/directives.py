@@ -104,6 +104,9 @@ class CoreLocation(Conf, level=Ctx.LOCATION):
     server_name_in_redirect: bool = directive("server_name_in_redirect", LOC, "flag", slots.flag, default=False)
     port_in_redirect: bool = directive("port_in_redirect", LOC, "flag", slots.flag, default=True)
     absolute_redirect: bool = directive("absolute_redirect", LOC, "flag", slots.flag, default=True)
+    subrequest_output_buffer_size: int = directive(
+        "subrequest_output_buffer_size", LOC, "1", slots.size, default=4096
+    )
     log_not_found: bool = directive("log_not_found", LOC, "flag", slots.flag, default=True)
 
 

@@ -14,7 +14,6 @@ from headgate.conf.slots import parse_size
 from headgate.conf.template import Template, Variable
 from headgate.masterd.logfile import Level
 from headgate.worker.http.conf import Location
-from headgate.worker.http.request import DRAIN
 
 if TYPE_CHECKING:
     from headgate.worker.http.request import Request
@@ -131,7 +130,7 @@ class Limiter:
             conn.paused = True
             self._timer = loop.call_at(max(self._next, now), self._send)
         if not conn.paused:
-            r.wake(DRAIN)
+            r.drained()
 
     def _piece(self, now: float) -> None:
         r = self.request

@@ -5,6 +5,8 @@ Request.finish). A handler declines with None, or ends the request with DONE (an
 status becomes an error page, which may be an internal redirect and start over.
 """
 
+from collections.abc import Callable
+
 from headgate.masterd.logfile import Level
 from headgate.worker.http import special
 from headgate.worker.http.conf import Handler, Rule
@@ -16,38 +18,57 @@ from headgate.worker.http.uri import escape_uri
 
 DONE = 0  # the response is complete
 REDIRECT = -1  # r.redirect() was called: start over with the new URI
-STOP = -3  # of a rewrite rule: the rest of the rules is left out
 NAMED = -2  # r.location is a named location: go on with its rewrite phase
+STOP = -3  # of a rewrite rule: the rest of the rules is left out
+CONTENT = -4  # r.location is known and its access granted: go on with the content phase
 PHASES = ("server_rewrite", "find_location", "rewrite", "preaccess", "access", "precontent", "content", "log")
 
 
 async def run(r: Request, status: int | None = None) -> None:
     """Serve one request to its end. `status`: it could not be read, answer with this."""
     try:
-        rc = status if status is not None else REDIRECT
-        while rc != DONE:
-            try:
-                if rc < 0:
-                    rc = await _phases(r, rc)
-                else:
-                    rc = special.answer(r, rc)
-                    if rc is not None and rc.__class__ is not int:
-                        rc = await rc  # type: ignore[misc]
-            except Replaced as other:
-                rc = other.status
-                r.err_status = 0
+        await serve(r, status if status is not None else REDIRECT)
+        if r.part is not None:
+            await r.part.settle()
         if r.conn.paused:  # the next pipelined request waits until the client has taken this answer
             await r.drain()
     except Interrupted as stop:
         r.status = r.status if r.header_sent else stop.status
         r.keepalive = False
         r.conn.abort()
+        if r.part is not None:
+            await r.part.abandon()
+
+
+async def serve(r: Request, rc: int, judge: Callable[[Request, int], int] | None = None) -> None:
+    """Run the phases from where `rc` says until the response is made.
+
+    `judge` hears what the phases end with, DONE or a status, and says what stands of it.
+    """
+    while True:
+        try:
+            if rc < 0:
+                rc = await _phases(r, rc)
+            if judge is not None and rc >= 0:
+                rc = judge(r, rc)
+            if rc == DONE:
+                return
+            if rc > 0:
+                rc = special.answer(r, rc)
+                if rc.__class__ is not int:
+                    rc = await rc  # type: ignore[misc]
+                if rc == DONE:
+                    return
+        except Replaced as other:
+            rc = other.status
+            r.err_status = 0
+            r.body_filters = None
 
 
 async def _phases(r: Request, start: int) -> int:
     """Run the phases from the server's rewrites (REDIRECT) or a named location's (NAMED) on."""
     try:
-        while True:
+        while start != CONTENT:
             if start == REDIRECT:
                 r.location = r.server.location
                 rc = _rewrite(r, r.location.rewrite)
@@ -74,7 +95,7 @@ async def _phases(r: Request, start: int) -> int:
                 rc = await _chain(r, location.preaccess)
                 if rc is not None:
                     return rc
-            if location.access:
+            if location.access and r.parent is None:
                 rc = await _chain(r, location.access)
                 if rc is not None:
                     return rc
@@ -82,13 +103,14 @@ async def _phases(r: Request, start: int) -> int:
                 rc = await _chain(r, location.precontent)
                 if rc is not None:
                     return rc
-            handler = location.handler
-            if handler is None:
-                rc = await _chain(r, location.content)
-            else:
-                result = handler(r)
-                rc = result if result is None or isinstance(result, int) else await result
-            return special.no_content(r) if rc is None else rc
+            break
+        handler = r.location.handler
+        if handler is None:
+            rc = await _chain(r, r.location.content)
+        else:
+            result = handler(r)
+            rc = result if result is None or isinstance(result, int) else await result
+        return special.no_content(r) if rc is None else rc
     except RegexError as error:
         r.log(Level.ALERT, str(error))
         return 500

@@ -14,6 +14,7 @@ from headgate.conf import slots
 from headgate.conf.directive import HSL, Conf, Ctx, directive
 from headgate.worker.http import httpdate, validators
 from headgate.worker.http.conf import Location
+from headgate.worker.http.filters import BodyFilter
 from headgate.worker.http.reader import HTTP_10
 from headgate.worker.http.request import ONE_RANGE, Replaced
 from headgate.worker.http.sendfile import Piece
@@ -130,8 +131,7 @@ def ranges_filter(r: "Request") -> None:
     r.content_length = end - start
     r.ranges = Ranges([(b"", start, end)])
     if r.allow_ranges == ONE_RANGE:
-        cut = _Cut(start, end)
-        r.body_filters = [*(r.body_filters or ()), cut]
+        r.add_body_filter(_Cut(r, start, end), first=True)
 
 
 def _if_range(r: "Request") -> bool:
@@ -164,16 +164,17 @@ def _multipart(r: "Request", found: list[tuple[int, int]], length: int) -> None:
     r.content_length = sum(len(head) + end - start for head, start, end in parts) + len(tail)
 
 
-class _Cut:
-    """The body filter for ONE_RANGE."""
+class _Cut(BodyFilter):
+    """The body filter for ONE_RANGE: it comes before all others."""
 
     __slots__ = ("at", "end", "start")
 
-    def __init__(self, start: int, end: int) -> None:
+    def __init__(self, r: "Request", start: int, end: int) -> None:
+        super().__init__(r)
         self.start = start
         self.end = end
         self.at = 0
 
-    def __call__(self, r: "Request", data: bytes, last: bool) -> bytes:
+    def __call__(self, data: bytes, last: bool) -> None:
         at, self.at = self.at, self.at + len(data)
-        return data[max(self.start - at, 0) : max(self.end - at, 0)]
+        self.push(data[max(self.start - at, 0) : max(self.end - at, 0)], last)

@@ -73,7 +73,7 @@ def _total(pieces: Iterable[Piece]) -> int:
 async def _answer(r: "Request", fd: int, path: bytes, pieces: list[Piece]) -> int:
     conf = r.location.get(SendfileConf)
     try:
-        as_it_is = r.parent is None and r.limiter is None and not r.chunked and not r.body_filters
+        as_it_is = r.part is None and r.limiter is None and not r.chunked and not r.body_filters
         if conf.enabled and as_it_is and _plain_socket(r):
             await _by_kernel(r, fd, path, pieces, conf.max_chunk)
         else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from headgate.conf.directive import Conf, Ctx, directive
 from headgate.worker.http.conf import Location
+from headgate.worker.http.filters import BodyFilter
 from headgate.worker.http.headers import CONTEXTS, INHERIT, SAFE, C, Line, inherit, line
 from headgate.worker.http.reader import HTTP_11
 
@@ -41,14 +42,24 @@ def trailers_filter(r: "Request") -> None:
     if not lines:
         return
     r.content_length = None
+    r.add_body_filter(_Trailers(r, lines))
 
-    def add(r: "Request", data: bytes, last: bool) -> bytes:
+
+class _Trailers(BodyFilter):
+    """Works the fields out at the end of the body."""
+
+    __slots__ = ("lines",)
+
+    def __init__(self, r: "Request", lines: list[Line]) -> None:
+        super().__init__(r)
+        self.lines = lines
+
+    def __call__(self, data: bytes, last: bool) -> None:
         if last:
+            r = self.request
             r.trailers = trailers = list(r.trailers or ())
-            for each in lines:
+            for each in self.lines:
                 value = each.value.get(r)  # may name the trailers before it
                 if value:
                     trailers.append((each.name, value))
-        return data
-
-    r.body_filters = [*(r.body_filters or ()), add]
+        self.push(data, last)

@@ -145,11 +145,11 @@ class _Handler:
             if u.tls is None:
                 return 500
         body = r.body
-        r.client_gone_ok = conf.ignore_client_abort
+        r.client_gone_ok = conf.ignore_client_abort or r.detached
         if body is not None:
             if not conf.pass_request_body:
                 pass
-            elif conf.request_buffering:
+            elif conf.request_buffering or body.whole:
                 await body.read()
             else:
                 u.streams_body = True

@@ -71,9 +71,12 @@ def _more(u: "Upstream", conn: "UpstreamConnection") -> None:
 
 async def cut(r: "Request") -> None:
     """End a response that cannot be completed: what there is of it is delivered first. Raises Interrupted."""
-    r.flush()
+    main = r.main
+    if r is not main and r.part is not None and not r.part.in_order:
+        raise Interrupted(r.status)
+    main.flush()
     await r.written()
-    if not r.chunked and r.content_length is None and not r.conn.lost:
+    if not main.chunked and main.content_length is None and not r.conn.lost:
         # nothing but the connection's end tells the client where the body ends: it must not look like one
         sock = r.conn.transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -102,8 +105,8 @@ async def _pass_on(u: "Upstream") -> None:
             if body:
                 r.send(body)
                 body = b""
-                if client.paused:
-                    if not u.buffering:
+                if client.paused or r.held:
+                    if not u.buffering or r.held:
                         await r.drain()
                     elif await _backlog(u):
                         return
@@ -118,12 +121,12 @@ async def _pass_on(u: "Upstream") -> None:
         _more(u, conn)
         await r.wait(UPSTREAM)
         conn.deadline = 0.0
-        if client.lost:
+        if client.lost and not r.detached:
             raise Interrupted(499)
     # the peer is free before the client has taken everything
     u.close_attempt(None)
     r.send(body, last=True)
-    if client.paused:
+    if client.paused or r.held:
         await r.drain()
 
 
@@ -137,13 +140,13 @@ async def _backlog(u: "Upstream", keeper: "Keeper | None" = None) -> bool:
     spool = Spool(u, None if keeper is None else keeper.file)
     try:
         while True:
-            while spool and not client.paused and not client.lost:
+            while spool and not r.blocked and not client.lost:
                 r.send(spool.take())
             if client.lost:
-                if keeper is None:
+                if keeper is None and not r.detached:
                     raise Interrupted(499)
                 spool.skip()
-            if not spool and not client.paused:
+            if not spool and not r.blocked:
                 if u.body_done:
                     break
                 if keeper is None:
@@ -169,8 +172,7 @@ async def _backlog(u: "Upstream", keeper: "Keeper | None" = None) -> bool:
     finally:
         spool.close()
     r.send(b"", last=True)
-    if client.paused:
-        await r.drain()
+    await r.drain()
     return True
 
 

@@ -31,7 +31,7 @@ def possible(u: "Upstream") -> bool:
     conn = u.conn
     assert conn is not None
     u.plain = (
-        r.parent is None
+        r.part is None
         and r.limiter is None
         and u.throttle is None
         and not r.body_filters
