@@ -357,7 +357,7 @@ _GETTERS: dict[str, Getter] = {
     "time_iso8601": lambda r: _clock.now().iso8601,
     "time_local": lambda r: _clock.now().local,
     # of these nothing but the usual spelling is looked for, which is faster than the prefix's way
-    "http_host": lambda r: r.head.host,
+    "http_host": _field(b"host"),  # as it was sent, also where the target names another host
 }
 
 VARIABLES = [
