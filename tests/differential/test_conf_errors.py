@@ -314,7 +314,7 @@ def _configurations() -> "list[tuple[str, str]]":
     return out
 
 
-def _headgate(path: Path) -> str:
+def headgate_says(path: Path) -> str:
     try:
         load(str(path), str(path.parent))
     except ConfError as error:
@@ -322,7 +322,7 @@ def _headgate(path: Path) -> str:
     return ""
 
 
-def _nginx(path: Path) -> str:
+def nginx_says(path: Path) -> str:
     done = subprocess.run([NGINX, "-t", "-p", f"{path.parent}/", "-c", str(path)], capture_output=True, timeout=30)
     found = re.search(rb"\[emerg\] (?:\d+#\d+: )?(.*?)\nnginx: configuration file", done.stderr, re.S)
     return os.fsdecode(found[1]) if found else ""
@@ -333,6 +333,6 @@ def test_same_text(text: str, configuration: str, tmp_path: Path) -> None:
     path = tmp_path / "nginx.conf"
     path.write_text(configuration)
     (tmp_path / "logs").mkdir()
-    expected, said = _nginx(path), _headgate(path)
+    expected, said = nginx_says(path), headgate_says(path)
     assert expected, "nginx accepts this configuration"
     assert said == expected.replace("nginx was", "headgate was")

@@ -46,7 +46,7 @@ def size(call: Call) -> Size:
     template = call.template(call.args[0])
     value = Size(template)
     if template.const is not None and value.const is None:
-        raise call.error_at(f'invalid value "{call.args[0]}"')
+        raise call.error("invalid value")
     return value
 
 

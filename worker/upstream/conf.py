@@ -1,9 +1,11 @@
 """The directives that all upstream protocols share, declared once: `class ProxyConf(UpstreamConf, prefix="proxy")`."""
 
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING
 
 from headgate.conf import slots
-from headgate.conf.directive import HSL, Call, Ctx, directive
+from headgate.conf.directive import HSL, Ctx, directive
 from headgate.conf.errors import ConfError
 from headgate.worker.http.limit_rate import Size, size
 from headgate.worker.http.tempfile import TempPath, temp_path
@@ -15,12 +17,6 @@ from headgate.worker.upstream.tls_conf import TlsConf
 
 if TYPE_CHECKING:
     from headgate.conf.build import Scope
-
-_kinds = slots.bitmask(Kind, WORDS)
-
-
-def _next_upstream(call: Call) -> Kind:
-    return _kinds(call)
 
 
 class UpstreamConf(TlsConf, level=Ctx.LOCATION):
@@ -36,7 +32,9 @@ class UpstreamConf(TlsConf, level=Ctx.LOCATION):
     max_temp_file_size: int = directive("_max_temp_file_size", HSL, "1", slots.size, default=1 << 30)
     temp_file_write_size: int = directive("_temp_file_write_size", HSL, "1", slots.size, default=-1)
     temp_path: TempPath = directive("_temp_path", HSL, "1|2|3|4", temp_path)
-    next_upstream: Kind = directive("_next_upstream", HSL, "1+", _next_upstream, default=Kind.ERROR | Kind.TIMEOUT)
+    next_upstream_kinds: list[Kind] = directive(
+        "_next_upstream", HSL, "1+", slots.bitmask(Kind, WORDS), default=[Kind.ERROR | Kind.TIMEOUT], many=True
+    )
     next_upstream_tries: int = directive("_next_upstream_tries", HSL, "1", slots.number, default=0)
     next_upstream_timeout: float = directive("_next_upstream_timeout", HSL, "1", slots.msec, default=0.0)
     pass_request_headers: bool = directive("_pass_request_headers", HSL, "flag", slots.flag, default=True)
@@ -44,13 +42,15 @@ class UpstreamConf(TlsConf, level=Ctx.LOCATION):
     request_buffering: bool = directive("_request_buffering", HSL, "flag", slots.flag, default=True)
     ignore_client_abort: bool = directive("_ignore_client_abort", HSL, "flag", slots.flag, default=False)
     intercept_errors: bool = directive("_intercept_errors", HSL, "flag", slots.flag, default=False)
-    ignore_headers: Ignored = directive(
-        "_ignore_headers", HSL, "1+", slots.bitmask(Ignored, accel.WORDS), default=Ignored(0)
+    ignored_headers: list[Ignored] = directive(
+        "_ignore_headers", HSL, "1+", slots.bitmask(Ignored, accel.WORDS), many=True
     )
     force_ranges: bool = directive("_force_ranges", HSL, "flag", slots.flag, default=False)
     limit_rate: Size | None = directive("_limit_rate", HSL, "1", size)
     hide_header: list[str] = directive("_hide_header", HSL, "1", slots.string, many=True)
     pass_header: list[str] = directive("_pass_header", HSL, "1", slots.string, many=True)
+    next_upstream: Kind
+    ignore_headers: Ignored
     hidden: frozenset[bytes]
     table: FieldTable
     busy_size: int  # busy_buffers_size and temp_file_write_size, where not set: of the buffers in force
@@ -65,8 +65,10 @@ class UpstreamConf(TlsConf, level=Ctx.LOCATION):
         self._check_buffers(next(d.name for d in self.directives if d.field == "buffers").removesuffix("_buffers"))
         if self.temp_path is None:
             self.temp_path = TempPath.default(scope.config, self.TEMP)
+        self.next_upstream = reduce(or_, self.next_upstream_kinds)
         if Kind.OFF in self.next_upstream:
             self.next_upstream = Kind(0)
+        self.ignore_headers = reduce(or_, self.ignored_headers, Ignored(0))
         hidden = {name.lower() for name in (*self.HIDE, *self.hide_header)} - {n.lower() for n in self.pass_header}
         self.hidden = frozenset(name.encode() for name in hidden)
         self.table = FieldTable(self)
