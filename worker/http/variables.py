@@ -356,8 +356,7 @@ _GETTERS: dict[str, Getter] = {
     "msec": _msec,
     "time_iso8601": lambda r: _clock.now().iso8601,
     "time_local": lambda r: _clock.now().local,
-    # of these nothing but the usual spelling is looked for, which is faster than the prefix's way
-    "http_host": _field(b"host"),  # as it was sent, also where the target names another host
+    "http_host": lambda r: r.header(b"host"),  # as it was sent, also where the target names another host
 }
 
 VARIABLES = [
