@@ -76,7 +76,8 @@ class Cycle:
             sockets, zones = (old.listeners, old.zones) if isinstance(old, Cycle) else (old, None)
             workers = config.main.worker_processes if config.main.master_process else 1
             try:
-                self.zones.open(config.http.zones if config.http else {}, zones)
+                http = config.http
+                self.zones.open(http.zones if http else {}, zones, http.tables if http else {})
                 undo.callback(self.zones.abandon)
                 self.listeners.open(listens, workers, sockets, log, testing)
                 undo.callback(self.listeners.abandon)

@@ -37,7 +37,7 @@ STANDARD = {
     "http_upstream_random_module": True,
     "http_upstream_keepalive_module": True,
     "http_upstream_zone_module": True,
-    "http_upstream_sticky_module": False,
+    "http_upstream_sticky_module": True,
 }
 
 #: Modules that nginx has only when asked, by the name that `--with-NAME` takes.

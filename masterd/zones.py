@@ -1,10 +1,11 @@
 """The shared zones of a cycle, and the slot that each worker has in each of them.
 
 Rules: a zone that the old cycle has too keeps its memory and all state; only the master claims and gives back
-slots; what a past cycle alone used is freed when its last worker is gone.
+slots; what a past cycle alone used is freed when its last worker is gone. A table is a zone that needs no slots,
+such as one of sticky sessions: it is kept when the new cycle has it for the same use and with the same size.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -25,13 +26,25 @@ class ZoneSpec:
     groups: Sequence[GroupSpec] = field(default_factory=list)
 
 
-class Zones:
-    """The zones of one cycle by name."""
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """A table as configured. `make` raises OSError when the system refuses the memory."""
 
-    __slots__ = ("_first", "_zones")
+    kind: str
+    owner: str  # the upstream that it is for
+    size: int
+    make: Callable[[int], object]
+    place: tuple[str, int]
+
+
+class Zones:
+    """The zones and tables of one cycle by name."""
+
+    __slots__ = ("_first", "_tables", "_zones")
 
     def __init__(self) -> None:
         self._zones: dict[str, Zone] = {}
+        self._tables: dict[str, tuple[TableSpec, object]] = {}
         self._first: dict[str, Zone] = {}  # the zone that once made the memory: the same for all that share it
 
     def __getitem__(self, name: str) -> Zone:
@@ -40,9 +53,17 @@ class Zones:
     def __iter__(self) -> Iterator[str]:
         return iter(self._zones)
 
-    def open(self, specs: Mapping[str, ZoneSpec], old: "Zones | None") -> None:
+    def table(self, name: str) -> object:
+        """The table of this name."""
+        return self._tables[name][1]
+
+    def open(
+        self, specs: Mapping[str, ZoneSpec], old: "Zones | None", tables: Mapping[str, TableSpec] = MappingProxyType({})
+    ) -> None:
         """Make the zones, not in use before `commit`. Raises ZoneError, everything taken back."""
         try:
+            for name, table in tables.items():
+                self._tables[name] = table, self._find_or_make(name, table, old)
             for name, spec in specs.items():
                 previous = old._zones.get(name) if old else None
                 zone = self._zones[name] = Zone.create(name, spec.size, spec.groups, previous)
@@ -50,6 +71,18 @@ class Zones:
         except (ZoneTooSmall, OSError) as error:
             self.abandon()
             raise ZoneError(str(error)) from None
+
+    @staticmethod
+    def _find_or_make(name: str, spec: TableSpec, old: "Zones | None") -> object:
+        before, table = old._tables.get(name, (None, None)) if old else (None, None)
+        if before is None or (before.kind, before.size) != (spec.kind, spec.size):
+            return spec.make(spec.size)
+        if before.owner != spec.owner:
+            raise ZoneError(
+                f'{spec.kind} zone "{name}" is used in upstream "{spec.owner}" while previously it was used in '
+                f'upstream "{before.owner}"'
+            )
+        return table
 
     def commit(self) -> None:
         """This cycle is the one that serves."""

@@ -11,8 +11,8 @@
 # Rule: a slot is used by one process at a time (the master once that process is gone).
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from posix.signal cimport kill
-from posix.unistd cimport getpid
+
+include "trap.pxi"
 
 cdef extern from *:
     """
@@ -38,18 +38,6 @@ cdef extern from *:
 
 cdef enum:
     NUMBER = 0xFFFFF
-
-cdef struct Trap:
-    # For tests: the signal that ends or stops this process at the n-th step of an operation.
-    int left
-    int signal
-
-cdef inline void step(Trap *trap) noexcept nogil:
-    # Production code passes NULL, which the compiler folds away.
-    if trap != NULL:
-        if trap.left == 0:
-            kill(getpid(), trap.signal)
-        trap.left -= 1
 
 cdef inline uint32_t count_of(uint64_t word) noexcept nogil:
     return <uint32_t> word

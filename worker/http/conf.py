@@ -13,7 +13,7 @@ from headgate.worker.http.regex import Regex
 
 if TYPE_CHECKING:
     from headgate.masterd.logfile import ErrorLog, LogFile
-    from headgate.masterd.zones import ZoneSpec
+    from headgate.masterd.zones import TableSpec, ZoneSpec
     from headgate.worker.http.directives import CoreHttp, CoreLocation, CoreServer
     from headgate.worker.http.location import LocationTree
     from headgate.worker.http.log import AccessLog, Buffer
@@ -136,7 +136,7 @@ class HttpConf:
 
     __slots__ = (
         "core", "finishers", "groups", "listens", "locations", "log_buffers", "log_formats", "servers", "tls",
-        "zone_uses", "zones",
+        "tables", "zone_uses", "zones",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -150,5 +150,6 @@ class HttpConf:
         self.tls: dict[Any, Any] = {}  # TLS contexts by what they were made of, so that each is made once
         self.zone_uses: dict[str, ZoneUse] = {}  # `zone` directives
         self.zones: dict[str, ZoneSpec] = {}  # what the cycle opens
+        self.tables: dict[str, TableSpec] = {}  # of the same, those that need no slots
         # run, in order, once names are resolved and everything is merged
         self.finishers: list[Callable[[], None]] = []

@@ -141,7 +141,7 @@ def upstream(call: Call) -> None:
     old = http.groups.get(name.lower())
     if old is not None:
         raise call.error_at(f'duplicate upstream "{name}"')
-    scope = call.build(Ctx.UPSTREAM)
+    scope = call.build(Ctx.UPSTREAM, name)
     conf = scope.merged(GroupConf)
     if not conf.servers:
         raise call.error_end("no servers are inside upstream")
@@ -152,7 +152,7 @@ def upstream(call: Call) -> None:
     keepalive.time = conf.keepalive_time
     keepalive.timeout = conf.keepalive_timeout
     balancing = scope.merged(BalancingConf)
-    group = Group(name, conf.servers, keepalive_conf=keepalive, method=balancing.method)
+    group = Group(name, conf.servers, keepalive_conf=keepalive, method=balancing.method, sticky=balancing.sticky)
     if conf.zone is not None:
         group.zone = conf.zone.name
         _note_zone(http, conf.zone)
@@ -188,6 +188,9 @@ def finish_zones(http: "HttpConf") -> None:
         if use.size is None:
             raise ConfError(f'zero size shared memory zone "{use.name}"', *use.place)
         http.zones[use.name] = ZoneSpec(use.size)
+    for name, table in http.tables.items():
+        if name in http.zones:
+            raise ConfError(f'the shared memory zone "{name}" is already declared for a different use', *table.place)
     for group in http.groups.values():
         zone = http.zones.setdefault(group.zone, ZoneSpec(None))
         zone.groups = [*zone.groups, group.spec()]

@@ -13,6 +13,7 @@ from headgate.shm.peers import Peers
 from headgate.shm.zone import GroupSpec, PeerSpec
 from headgate.worker.upstream.balancer import round_robin
 from headgate.worker.upstream.balancer.method import Method, Plain
+from headgate.worker.upstream.balancer.sticky import StickyConf
 from headgate.worker.upstream.keepalive import Keepalive, KeepaliveConf
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ class Group:
     peers: Peers = None  # type: ignore[assignment]  # set when the zone is open
     keepalive: "Keepalive | None" = None
     method: Method | None = None  # None: round robin
+    sticky: StickyConf | None = None
+    table: "Callable[[str], object]" = None  # type: ignore[assignment]  # set after the fork: finds a zone's table
     balancer: Any = None  # set after the fork: what chooses for all requests, when `init` is None
     init: "Callable[[Request], Choice] | None" = None  # makes what chooses for one request
     notifies: bool = False  # what chooses wants to know of a response's head
@@ -139,6 +142,7 @@ class Group:
     def start(self, worker: "HttpWorker", zones: "Zones") -> None:
         """In a worker, after the fork."""
         self.worker = worker
+        self.table = zones.table
         if self.keepalive_conf is not None and self.keepalive_conf.connections:
             self.keepalive = Keepalive(self.keepalive_conf, worker)
         if self.dynamic:
@@ -152,6 +156,8 @@ class Group:
         """Balance over these peers, which are those of `addresses`."""
         self.peers = peers
         balancer = self.method.make(peers) if self.method is not None else round_robin.make(peers)
+        if self.sticky is not None:
+            balancer = self.sticky.wrap(balancer, self, self.table)
         self.balancer = balancer
         self.init = None if isinstance(balancer, Plain) else balancer.init
         self.notifies = balancer.notifies
