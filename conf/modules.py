@@ -39,13 +39,20 @@ MODULES = [
     "headgate.worker.upstream.variables",
     "headgate.worker.proxy.http",
     "headgate.worker.http.types",
+    # the access phase, in nginx's order
+    "headgate.worker.http.access",
+    "headgate.worker.http.auth_basic",
+    "headgate.worker.subrequest.auth_request",
+    # the precontent phase
     "headgate.worker.http.try_files",
+    "headgate.worker.subrequest.mirror",
     "headgate.worker.http.index",
     "headgate.worker.http.static",
     "headgate.worker.http.sendfile",
     # header filters, in the order in which they run
     "headgate.worker.http.not_modified",
     "headgate.worker.http.headers",
+    "headgate.worker.subrequest.addition",
     "headgate.worker.http.ranges",
     "headgate.worker.http.trailers",
     "headgate.worker.http.limit_rate",

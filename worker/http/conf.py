@@ -53,6 +53,7 @@ class Location:
         "handler",
         "index_phase",
         "kind",
+        "limit",
         "name",
         "preaccess",
         "precontent",
@@ -72,6 +73,7 @@ class Location:
         self.confs: dict[type[Conf], Conf] = {}
         self.core: CoreLocation = None  # type: ignore[assignment]  # set when merged
         self.handler: Handler | None = None
+        self.limit: tuple[frozenset[bytes], Location] | None = None  # limit_except: methods, what the others get
         self.auto_redirect = False
         self.rewrite: tuple[Rule, ...] = ()
         self.preaccess: tuple[Handler, ...] = ()

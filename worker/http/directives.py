@@ -104,6 +104,8 @@ class CoreLocation(Conf, level=Ctx.LOCATION):
     server_name_in_redirect: bool = directive("server_name_in_redirect", LOC, "flag", slots.flag, default=False)
     port_in_redirect: bool = directive("port_in_redirect", LOC, "flag", slots.flag, default=True)
     absolute_redirect: bool = directive("absolute_redirect", LOC, "flag", slots.flag, default=True)
+    satisfy_any: bool = directive("satisfy", LOC, "1", slots.enum_of({"all": False, "any": True}), default=False)
+    auth_delay: float = directive("auth_delay", LOC, "1", slots.msec, default=0.0)
     subrequest_output_buffer_size: int = directive(
         "subrequest_output_buffer_size", LOC, "1", slots.size, default=4096
     )

@@ -5,6 +5,7 @@ Request.finish). A handler declines with None, or ends the request with DONE (an
 status becomes an error page, which may be an internal redirect and start over.
 """
 
+import asyncio
 from collections.abc import Callable
 
 from headgate.masterd.logfile import Level
@@ -21,7 +22,11 @@ REDIRECT = -1  # r.redirect() was called: start over with the new URI
 NAMED = -2  # r.location is a named location: go on with its rewrite phase
 STOP = -3  # of a rewrite rule: the rest of the rules is left out
 CONTENT = -4  # r.location is known and its access granted: go on with the content phase
+ALLOWED = -5  # of an access handler: the request may come in
 PHASES = ("server_rewrite", "find_location", "rewrite", "preaccess", "access", "precontent", "content", "log")
+
+
+_CHALLENGES = (b"www-authenticate", b"proxy-authenticate")
 
 
 async def run(r: Request, status: int | None = None) -> None:
@@ -96,7 +101,7 @@ async def _phases(r: Request, start: int) -> int:
                 if rc is not None:
                     return rc
             if location.access and r.parent is None:
-                rc = await _chain(r, location.access)
+                rc = await _access(r, location.access)
                 if rc is not None:
                     return rc
             if location.precontent:
@@ -136,6 +141,34 @@ async def _chain(r: Request, handlers: tuple[Handler, ...]) -> int | None:
     return None
 
 
+async def _access(r: Request, handlers: tuple[Handler, ...]) -> int | None:
+    """Ask who may refuse a request: all must allow it, or (`satisfy any`) one; who declines has no say."""
+    core = r.location.core
+    refused: int | None = None
+    for handler in handlers:
+        result = handler(r)
+        rc = result if result is None or isinstance(result, int) else await result
+        if rc is None or (rc == ALLOWED and not core.satisfy_any):
+            continue
+        if not core.satisfy_any:
+            refused = rc
+            break
+        if rc == ALLOWED:
+            r.fields = [field for field in r.fields if field[0].lower() not in _CHALLENGES]
+            return None
+        if rc not in (401, 403, 407):
+            return rc
+        if refused in (None, 403):
+            refused = rc
+    else:
+        if refused == 403:
+            r.log(Level.ERROR, "access forbidden by rule")
+    if refused in (401, 407) and core.auth_delay:
+        r.log(Level.INFO, "delaying unauthorized request")
+        await asyncio.sleep(core.auth_delay)
+    return refused
+
+
 def count_change(r: Request, doing: str = "processing", what: bytes | None = None) -> int | None:
     """One more internal redirect; 500 when it goes round in circles."""
     r.uri_changes -= 1
@@ -168,6 +201,9 @@ def find_location(r: Request) -> int | None:
                 r.clear_response()
                 r.location_field = escape_uri(found.name) + (b"?" + r.args if r.args else b"")
                 return 301
+    limit = r.location.limit
+    if limit is not None and r.method not in limit[0]:
+        r.location = limit[1]
     core = r.location.core
     if core.internal and not r.internal:
         return 404

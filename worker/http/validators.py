@@ -28,3 +28,29 @@ def last_modified(r: "Request") -> int | None:
 def _field(r: "Request", name: bytes) -> bytes | None:
     size = len(name)
     return next((value for key, value in r.fields if len(key) == size and key.lower() == name), None)
+
+
+def drop(r: "Request", *names: bytes) -> None:
+    """Leave out the fields of these names, in lower case."""
+    r.fields = [field for field in r.fields if field[0].lower() not in names]
+
+
+def drop_last_modified(r: "Request") -> None:
+    """The body is made anew for each request."""
+    r.last_modified = None
+    drop(r, b"last-modified")
+
+
+def drop_etag(r: "Request") -> None:
+    """The tag names another body."""
+    r.etag = None
+    drop(r, b"etag")
+
+
+def weaken_etag(r: "Request") -> None:
+    """What is sent means the same as what the tag names, but not byte for byte (ngx_http_weak_etag)."""
+    tag = etag(r)
+    if tag is None or tag.startswith(b"W/"):
+        return
+    drop_etag(r)
+    r.etag = b"W/" + tag if tag.startswith(b'"') else None

@@ -139,17 +139,22 @@ def _set_args(r: "Request", value: bytes) -> None:
     r.valid_uri = False
 
 
-def _remote_user(r: "Request") -> bytes | None:
-    """The user of Basic credentials (RFC 7617), checked or not."""
-    value = r.header(b"authorization")
+def credentials(r: "Request") -> tuple[bytes, bytes] | None:
+    """User and password of Basic credentials (RFC 7617), checked or not."""
+    value = r.header(b"proxy-authorization" if r.method == b"CONNECT" else b"authorization")
     if value is None or value[:6].lower() != b"basic ":
         return None
     text = value[6:].strip(b" ").rstrip(b"=")
     try:
-        user, colon, _ = base64.b64decode(text + b"=" * (-len(text) % 4), validate=True).partition(b":")
+        user, colon, password = base64.b64decode(text + b"=" * (-len(text) % 4), validate=True).partition(b":")
     except binascii.Error:
         return None
-    return user if colon else None
+    return (user, password) if user and colon else None
+
+
+def _remote_user(r: "Request") -> bytes | None:
+    found = credentials(r)
+    return found[0] if found is not None else None
 
 
 def _request_body(r: "Request") -> bytes | None:
