@@ -36,6 +36,7 @@ MODULES = [
     "headgate.worker.upstream.balancer.random",
     "headgate.worker.upstream.balancer.peak_ewma",
     "headgate.worker.upstream.balancer.sticky",
+    "headgate.worker.upstream.balancer.queue",
     "headgate.worker.upstream.variables",
     "headgate.worker.proxy.http",
     "headgate.worker.http.types",

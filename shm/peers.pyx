@@ -70,6 +70,17 @@ cdef class Peers(PeerTable):
                 return True
         return False
 
+    def available(self, bytearray tried=None, int64_t now=-1) -> bool:
+        """Whether there is a peer that can be used now."""
+        cdef int i
+        cdef const char *marks = self.marks(tried)
+        if now < 0:
+            now = clock_ms()
+        for i in range(self.count):
+            if self.is_eligible(i, marks, now):
+                return True
+        return False
+
     def pick(self, bytearray tried=None, int64_t now=-1, int hint=-1, int spare=-1) -> int:
         """The peer whose turn it is, with a connection accounted to it; -1 when there is none.
 

@@ -152,7 +152,14 @@ def upstream(call: Call) -> None:
     keepalive.time = conf.keepalive_time
     keepalive.timeout = conf.keepalive_timeout
     balancing = scope.merged(BalancingConf)
-    group = Group(name, conf.servers, keepalive_conf=keepalive, method=balancing.method, sticky=balancing.sticky)
+    group = Group(
+        name,
+        conf.servers,
+        keepalive_conf=keepalive,
+        method=balancing.method,
+        sticky=balancing.sticky,
+        queue_conf=balancing.queue,
+    )
     if conf.zone is not None:
         group.zone = conf.zone.name
         _note_zone(http, conf.zone)

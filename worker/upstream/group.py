@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from headgate.worker.http.request import Request
     from headgate.worker.http.server import HttpWorker
     from headgate.worker.resolver.conf import ResolverSpec
+    from headgate.worker.upstream.balancer.queue import Queue, QueueConf
     from headgate.worker.upstream.contract import Choice
     from headgate.worker.upstream.live import LiveGroup
 
@@ -93,6 +94,8 @@ class Group:
     keepalive: "Keepalive | None" = None
     method: Method | None = None  # None: round robin
     sticky: StickyConf | None = None
+    queue_conf: "QueueConf | None" = None
+    queue: "Queue | None" = None
     table: "Callable[[str], object]" = None  # type: ignore[assignment]  # set after the fork: finds a zone's table
     balancer: Any = None  # set after the fork: what chooses for all requests, when `init` is None
     init: "Callable[[Request], Choice] | None" = None  # makes what chooses for one request
@@ -158,6 +161,11 @@ class Group:
         balancer = self.method.make(peers) if self.method is not None else round_robin.make(peers)
         if self.sticky is not None:
             balancer = self.sticky.wrap(balancer, self, self.table)
+        if self.queue_conf is not None:
+            from headgate.worker.upstream.balancer.queue import Queue, Queued
+
+            self.queue = self.queue or Queue(self.queue_conf, peers, self.worker)
+            balancer = Queued(balancer, self.queue)
         self.balancer = balancer
         self.init = None if isinstance(balancer, Plain) else balancer.init
         self.notifies = balancer.notifies

@@ -57,6 +57,7 @@ class LiveGroup:
             peers = self._zone.found(group.name, group.spec().peers)
             if peers is None:
                 return  # overtaken by the next version
+            group.queue = self.snapshot.queue  # who waits goes on waiting among those that will
             group.use(peers)
         self.snapshot = group
         self._rows = rows

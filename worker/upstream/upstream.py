@@ -86,6 +86,8 @@ class Upstream:
             self.wire = self.protocol.create_request(self)
             while True:
                 try:
+                    if self.group.queue is not None:
+                        await self.group.queue.turn(self)
                     self.get_peer()
                     if not self.cached:
                         await self.connect()
