@@ -4,6 +4,7 @@ A request, read down this list, is [1] to [14]; what is not numbered serves seve
 
     process.py             after the fork: privileges, the loop, the end
     timers.py              lazy deadlines
+    compiled.py            that what was compiled is what is written
     http/
       server.py            accepts, counts, leaves
       protocol.py          [1] socket <-> reader; flow control
@@ -44,3 +45,7 @@ A request, read down this list, is [1] to [14]; what is not numbered serves seve
       protocol.py          HTTP to an upstream server
       reader.py            response heads (sans-IO)
 """
+
+from headgate.worker import compiled
+
+compiled.check()

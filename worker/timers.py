@@ -6,18 +6,21 @@ gets `on_deadline()`. Moving a deadline later, the common case, costs nothing bu
 """
 
 import asyncio
-from typing import Protocol
 
 TICK = 0.05  # seconds
 
 
-class Timed(Protocol):
+class Timed:
     """What can be filed: `filed` is the bucket it lies in, 0 for none; both belong to `Timers`."""
 
-    deadline: float
-    filed: int
+    __slots__ = ("deadline", "filed")
 
-    def on_deadline(self) -> None: ...
+    def __init__(self) -> None:
+        self.deadline = 0.0
+        self.filed = 0
+
+    def on_deadline(self) -> None:
+        raise NotImplementedError
 
 
 class Timers:

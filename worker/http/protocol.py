@@ -5,7 +5,6 @@ leaves the rest to be thrown away; when the connection is to close, it lingers u
 the answer (nginx's lingering_close).
 """
 
-import asyncio
 import contextlib
 import socket
 import struct
@@ -18,6 +17,7 @@ from headgate.worker.http.body import RequestBody
 from headgate.worker.http.reader import HTTP_10, HTTP_11, BadRequest, RequestHead, RequestReader, broken_head
 from headgate.worker.http.regex import RegexError
 from headgate.worker.http.request import BODY, DRAIN, Interrupted, Request
+from headgate.worker.timers import Timed
 
 if TYPE_CHECKING:
     from headgate.worker.http.conf import Server
@@ -33,16 +33,16 @@ _RESET = struct.pack("ii", 1, 0)  # struct linger
 _numbers = count(1)
 
 
-class Connection(asyncio.Protocol):
+class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only have compiled bases
     """A client's connection. `number` is the connection's serial number ($connection, `*N` in the log)."""
 
     __slots__ = (
-        "_in_next", "_local", "_remote", "began", "deadline", "eof", "filed", "linger_until", "listen", "lost",
-        "made", "number", "paused", "piped", "reader", "reading", "request", "requests", "sent", "server", "state",
-        "transport", "worker",
+        "_in_next", "_local", "_remote", "began", "eof", "linger_until", "listen", "lost", "made", "number", "paused",
+        "piped", "reader", "reading", "request", "requests", "sent", "server", "state", "transport", "worker",
     )  # fmt: skip
 
     def __init__(self, worker: "HttpWorker", listen: "Listen") -> None:
+        super().__init__()
         self.worker = worker
         self.listen = listen
         self.server: Server = listen.hosts.default
@@ -55,8 +55,6 @@ class Connection(asyncio.Protocol):
         self.state = HEAD
         self.began = 0.0  # loop time of the first byte of the request being read
         self.made = 0.0
-        self.deadline = 0.0
-        self.filed = 0
         self.linger_until = 0.0
         self.eof = False
         self.lost = False

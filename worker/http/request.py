@@ -1,15 +1,13 @@
 """[3] A request: what the client asked, how far it has come, what will be answered.
 
-A request runs as one coroutine (`phases.run`) that no asyncio Task drives: it waits on a bare suspension
-point and the connection's or upstream's callback steps it on with `wake`. An asyncio Future may be awaited
-as well (connect, resolve, user code); then the future's callback steps it. Every path ends in `finish`,
-once.
+A request runs as one coroutine (`phases.run`) that no asyncio Task drives: it awaits the request itself, which is a
+bare suspension point, and the connection's or upstream's callback steps it on with `wake`. An asyncio Future may be
+awaited as well (connect, resolve, user code); then the future's callback steps it. Every path ends in `finish`, once.
 """
 
 import asyncio
 import os
-import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from headgate.masterd.logfile import Level
@@ -51,11 +49,6 @@ class Replaced(Exception):
     def __init__(self, status: int) -> None:
         super().__init__(status)
         self.status = status
-
-
-@types.coroutine
-def _suspend() -> Generator[None, int, int]:
-    return (yield)
 
 
 class Request:
@@ -131,28 +124,39 @@ class Request:
         self.upstream_states: list[Any] | None = None
         self.cleanups: list[Callable[[], None]] | None = None
         self.client_gone_ok = False  # go on though the client has left (cache, store, ignore_client_abort)
-        self.coro: Coroutine[Any, int, None] | None = None
+        self.coro: Coroutine[Any, None, None] | None = None
         self.waiting = 0
         self.future: asyncio.Future[Any] | None = None
         self.done = False
 
     # -- the coroutine ---------------------------------------------------------------------------
 
-    def start(self, coro: Coroutine[Any, int, None]) -> None:
+    def start(self, coro: Coroutine[Any, None, None]) -> None:
         """Run the coroutine up to its first wait."""
         self.coro = coro
         self._step(None)
 
-    async def wait(self, events: int) -> int:
-        """Suspend until one of `events` happens and return it; raises Interrupted."""
+    def wait(self, events: int) -> "Request":
+        """`await r.wait(EVENTS)` suspends until one of them happens; raises Interrupted."""
         self.waiting = events
-        return await _suspend()
+        return self
+
+    def __await__(self) -> Any:
+        return self
+
+    def __iter__(self) -> "Request":
+        return self
+
+    def __next__(self) -> Any:
+        if self.waiting:
+            return None
+        raise StopIteration
 
     def wake(self, event: int) -> None:
         """Step the coroutine on if it waits for `event`; otherwise nothing is lost, for whoever waits looks first."""
         if self.waiting & event:
             self.waiting = 0
-            self._step(event)
+            self._step(None)
 
     def post(self, event: int) -> None:
         """As `wake`, but from the event loop's queue."""
@@ -171,13 +175,13 @@ class Request:
             return
         self.waiting = 0
         self.future = None
-        self._step(None, error)
+        self._step(error)
 
-    def _step(self, value: Any, error: Exception | None = None) -> None:
+    def _step(self, error: Exception | None) -> None:
         coro = self.coro
         assert coro is not None
         try:
-            awaited = coro.send(value) if error is None else coro.throw(error)
+            awaited = coro.send(None) if error is None else coro.throw(error)
         except StopIteration:
             self.finish()
         except Exception as failure:

@@ -49,7 +49,7 @@ class HttpWorker:
         for conf, sock in sockets:
             sock.setblocking(False)
             made = self.loop.create_server(
-                lambda conf=conf: Connection(self, conf),  # type: ignore[misc]
+                lambda conf=conf: Connection(self, conf),  # type: ignore[misc, arg-type]
                 sock=sock,
                 backlog=conf.backlog,
             )

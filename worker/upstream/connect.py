@@ -1,6 +1,5 @@
 """[9] Connections to upstream servers: TCP or Unix-domain, non-blocking, with nginx's error texts."""
 
-import asyncio
 import errno
 import os
 import socket
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from headgate.masterd.logfile import Level
 from headgate.worker.http.request import UPSTREAM
+from headgate.worker.timers import Timed
 from headgate.worker.tls.layer import TlsError
 from headgate.worker.upstream.errors import GiveUp, Kind, UpstreamError
 
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 READ_AHEAD = 65536  # bytes received and not yet passed on, before reading is paused
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection(Timed):  # an asyncio.Protocol, but a compiled class can only have compiled bases
     """One connection to a peer. `data` is what was received and not yet taken; `owner` uses it now."""
 
     __slots__ = (
-        "cache", "data", "deadline", "eof", "error", "filed", "made", "owner", "paused", "reading", "received",
-        "requests", "sent", "tls", "transport",
+        "cache", "data", "eof", "error", "made", "owner", "paused", "reading", "received", "requests", "sent", "tls",
+        "transport",
     )  # fmt: skip
 
     def __init__(self, owner: "Upstream | None", made: float) -> None:
+        super().__init__()
         self.owner = owner
         self.cache: Keepalive | None = None
         self.transport: Any = None
@@ -42,8 +43,6 @@ class UpstreamConnection(asyncio.Protocol):
         self.received = 0
         self.sent = 0
         self.made = made
-        self.deadline = 0.0
-        self.filed = 0
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -163,7 +162,7 @@ async def open_connection(u: "Upstream", address: "PeerAddress", timeout: float)
         conn = UpstreamConnection(u, loop.time())
         tls = u.tls
         if tls is None:
-            transport, _ = await loop.create_connection(lambda: conn, sock=sock)
+            transport, _ = await loop.create_connection(lambda: conn, sock=sock)  # type: ignore[type-var]
             return conn
         conn.tls = layer = tls.layer(u, conn, address.name)
         transport, _ = await loop.create_connection(lambda: layer, sock=sock)
@@ -178,15 +177,14 @@ async def open_connection(u: "Upstream", address: "PeerAddress", timeout: float)
     return conn
 
 
-class _Waiter:
+class _Waiter(Timed):
     """A deadline for the time between connect() and its result."""
 
-    __slots__ = ("deadline", "filed", "u")
+    __slots__ = ("u",)
 
     def __init__(self, u: "Upstream") -> None:
+        super().__init__()
         self.u = u
-        self.deadline = 0.0
-        self.filed = 0
 
     def on_deadline(self) -> None:
         self.u.timed_out()

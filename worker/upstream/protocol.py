@@ -3,11 +3,13 @@
 from typing import TYPE_CHECKING
 
 from headgate.masterd.logfile import Level
+from mypy_extensions import mypyc_attr
 
 if TYPE_CHECKING:
     from headgate.worker.upstream.upstream import Upstream
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # a py_module's
 class Protocol:
     """Defaults of `contract.UpstreamProtocol`: a body of head.length bytes, or all up to the server's close."""
 
