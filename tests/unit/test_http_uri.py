@@ -103,7 +103,7 @@ def test_escape(escape: object, escaped: bytes) -> None:
 
 
 def test_unescape() -> None:
-    assert unescape(b"a%20b%41%zz%") == b"a bA%zz%"
+    assert unescape(b"a%20b%41%zz%4gh%") == b"a bAzzh"
     assert unescape(b"plain") == b"plain"
 
 

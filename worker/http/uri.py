@@ -11,7 +11,7 @@ from headgate.worker.http.reader import BadRequest
 _PLAIN = re.compile(rb"((?:/[^\x00-\x20\x7f%?#./][^\x00-\x20\x7f%?#/]*)*/?)(?:\?([^\x00-\x20\x7f#]*))?")
 _ABSOLUTE = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#@\\]*)((?:[/?#][^\x00]*)?)")
 _AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[^\x00-\x20\x7f/:?#@]+):\d{1,5}")
-_ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
+_ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})|%[0-9A-Fa-f].?|%(.?)", re.DOTALL)
 _REDIRECT = re.compile(rb"%([0-9A-Fa-f]{2})|%[0-9A-Fa-f].?|%(.?)|(\?)", re.DOTALL)
 _SLASHES = re.compile(rb"/{2,}")
 _CLIMBS = re.compile(rb"(?:^|/)\.\.(?:/|\Z)|\x00")
@@ -95,10 +95,10 @@ def split_unsafe(target: bytes) -> tuple[bytes, bytes] | None:
 
 
 def unescape(text: bytes) -> bytes:
-    """%XX -> the byte; a lone percent sign stays."""
+    """%XX -> the byte; of a broken escape what nginx leaves of it (ngx_unescape_uri)."""
     if b"%" not in text:
         return text
-    return _ESCAPED.sub(lambda m: bytes((int(m[1], 16),)), text)
+    return _ESCAPED.sub(lambda m: bytes.fromhex(m[1].decode()) if m[1] else m[2] or b"", text)
 
 
 def unescape_redirect(text: bytes) -> bytes:

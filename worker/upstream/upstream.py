@@ -5,6 +5,7 @@ finalize. What an attempt raises as UpstreamError is judged in `next.py`; the lo
 """
 
 import socket
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from headgate.worker.http.phases import DONE
@@ -14,7 +15,7 @@ from headgate.worker.upstream.connect import UpstreamConnection, broken, open_co
 from headgate.worker.upstream.errors import STATUS, GiveUp, Kind, UpstreamError
 from headgate.worker.upstream.next import CLIENT_GONE, next_upstream, status_error
 from headgate.worker.upstream.peer import Attempt, free_peer, get_peer
-from headgate.worker.upstream.send import send_request
+from headgate.worker.upstream.send import send_request, send_rest
 
 if TYPE_CHECKING:
     from headgate.worker.upstream.conf import UpstreamConf
@@ -32,7 +33,7 @@ class Upstream:
     __slots__ = (
         "_finalized", "address", "attempt", "balancer", "body", "body_done", "body_sent", "buffering", "cached",
         "chunked_body", "conf", "conn", "group", "head", "index", "keepalive", "keeper", "length", "plain",
-        "protocol", "request", "request_sent", "scheme", "started", "streams_body", "throttle", "tls", "tried",
+        "protocol", "request", "request_sent", "rest", "scheme", "started", "streams_body", "throttle", "tls", "tried",
         "tries", "upgrade", "uri", "wire", "worker",
     )  # fmt: skip
 
@@ -60,6 +61,7 @@ class Upstream:
         self.buffering = conf.buffering  # X-Accel-Buffering may change it
         self.body: bytes | None = None  # a body of ours instead of the client's (proxy_set_body)
         self.body_sent = False
+        self.rest: Iterator[bytes] | None = None  # of the request, when the server spoke before all was sent
         self.streams_body = False
         self.chunked_body = False
         self.request_sent = False
@@ -140,6 +142,14 @@ class Upstream:
                 taken = self.protocol.process_header(self, data)
                 if taken is not None:
                     break
+                if self.rest is not None and not conn.eof:
+                    self.request.action = "sending request to upstream"
+                    conn.deadline = 0.0
+                    await send_rest(self)
+                    self.request.action = "reading response header from upstream"
+                    self.worker.timers.set(conn, self.conf.read_timeout)
+                    if conn.data is not data:
+                        continue
             if conn.eof:
                 if conn.error is not None:
                     raise broken("recv()", conn.error)
@@ -161,11 +171,11 @@ class Upstream:
 
     async def send_response(self) -> int:
         """Pass the response on to the client."""
-        self.request.action = "reading upstream"
         self.protocol.input_filter_init(self)
         rc = header.process(self)
         if rc is not None:
             return rc
+        self.request.action = "reading upstream"
         if self.upgrade:
             await upgrade.tunnel(self)
             return DONE
