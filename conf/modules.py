@@ -35,6 +35,7 @@ MODULES = [
     "headgate.worker.upstream.balancer.least_time",
     "headgate.worker.upstream.balancer.random",
     "headgate.worker.upstream.balancer.peak_ewma",
+    "headgate.worker.upstream.balancer.py_balancer",
     "headgate.worker.upstream.balancer.sticky",
     "headgate.worker.upstream.balancer.queue",
     "headgate.worker.upstream.variables",

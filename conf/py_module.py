@@ -23,17 +23,22 @@ def py_module(call: Call) -> None:
     if config.events is not None or config.http is not None:
         raise call.error("is specified too late")
     path = call.path(call.args[0])
-    try:
-        module = _run(path)
-    except OSError as error:
-        raise call.error_at(f'open() "{error.filename or path}" failed ({error.errno}: {error.strerror})') from None
-    except Exception as error:
-        raise call.error_at(f'"{path}" failed: {_what(error, path)}') from None
+    module = load(call, path)
     registry = call.scope.registry
     for known in _names(module):
         if known in registry.commands:
             raise call.error_at(f'"{path}" declares the directive "{known}", which is known already')
     registry.add(module)
+
+
+def load(call: Call, path: str) -> ModuleType:
+    """Run a user's Python file, anew for every configuration that names it. Raises ConfError with what went wrong."""
+    try:
+        return _run(path)
+    except OSError as error:
+        raise call.error_at(f'open() "{error.filename or path}" failed ({error.errno}: {error.strerror})') from None
+    except Exception as error:
+        raise call.error_at(f'"{path}" failed: {what(error, path)}') from None
 
 
 def _run(path: str) -> ModuleType:
@@ -50,7 +55,7 @@ def _run(path: str) -> ModuleType:
     return module
 
 
-def _what(error: Exception, path: str) -> str:
+def what(error: Exception, path: str = "") -> str:
     """`NameError: name 'x' is not defined (line 3)`, with the line of this file that it comes from."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     line = error.lineno if isinstance(error, SyntaxError) and error.filename == path else lines[-1] if lines else None

@@ -14,6 +14,7 @@ from headgate.conf.directive import Call, command
 from headgate.shm.peers import Peers
 from headgate.shm.peers import Queue as Tickets
 from headgate.worker.http.request import UPSTREAM
+from headgate.worker.timers import Timed
 from headgate.worker.upstream.balancer.method import UPS, BalancingConf
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def queue(call: Call) -> None:
     number, *more = call.args
     if not (number.isascii() and number.isdigit()) or not int(number):
         raise call.error_at(f'invalid value "{number}" in "queue" directive')
-    timeout: float | None = 60.0
+    conf = QueueConf(int(number))
     if more:
         name, eq, value = more[0].partition("=")
         if name + eq != "timeout=":
@@ -50,7 +51,8 @@ def queue(call: Call) -> None:
         timeout = slots.parse_time(value, msec=True)
         if not timeout:
             raise call.error_at(f'invalid parameter "{more[0]}"')
-    values["queue"] = QueueConf(int(number), timeout)
+        conf = QueueConf(int(number), timeout)
+    values["queue"] = conf
 
 
 class Queue:
@@ -131,18 +133,17 @@ class Queue:
                 return  # no peer at all; one that was tried may still do for others
 
 
-class _Waiter:
+class _Waiter(Timed):
     """A request in the queue."""
 
-    __slots__ = ("deadline", "expired", "filed", "ticket", "tries", "u")
+    __slots__ = ("expired", "ticket", "tries", "u")
 
     def __init__(self, u: "Upstream", tries: "Tries", ticket: int) -> None:
+        super().__init__()
         self.u = u
         self.tries = tries
         self.ticket = ticket
         self.expired = False
-        self.deadline = 0.0
-        self.filed = 0
 
     def on_deadline(self) -> None:
         self.expired = True

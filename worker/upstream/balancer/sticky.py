@@ -71,7 +71,9 @@ def cookie_date(moment: float) -> bytes:
     t = time.gmtime(moment)
     year = b"%d" % t.tm_year if t.tm_year > 2037 else b"%02d" % (t.tm_year % 100)
     day = (b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun")[t.tm_wday]
-    month = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")[t.tm_mon - 1]
+    month = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")[
+        t.tm_mon - 1
+    ]
     return b"%s, %02d-%s-%s %02d:%02d:%02d GMT" % (day, t.tm_mday, month, year, t.tm_hour, t.tm_min, t.tm_sec)
 
 
