@@ -5,19 +5,18 @@ the body is first wanted, and a client that stalls for client_body_timeout ends 
 """
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
 from headgate.conf import slots
 from headgate.conf.directive import HSL, Conf, Ctx, directive
 from headgate.masterd.logfile import Level
 from headgate.worker.http.reader import HTTP_11, BadRequest
-from headgate.worker.http.request import BODY, Request
+from headgate.worker.http.request import BODY, Interrupted, Request
 from headgate.worker.http.tempfile import TempPath, temp_path
 
 if TYPE_CHECKING:
     from headgate.conf.build import Scope
-    from headgate.worker.http.directives import CoreLocation
 
 FILE_PIECE = 65536  # bytes read at a time from a spilled body
 
@@ -72,38 +71,60 @@ class RequestBody:
             r.conn.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         r.head.expect = False
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The body as it arrives. Raises BadRequest (400, 413) and Interrupted (408, 499)."""
+    def take(self) -> bytes:
+        """What has come of the body since the last time, b"" when nothing has. Raises BadRequest (400, 413)."""
         if not self.read_started:
             self._begin()
         r = self.request
-        conn = r.conn
+        data = r.conn.reader.read_body()
+        self.size += len(data)
         limit = r.location.core.client_max_body_size
-        while True:
-            data = conn.reader.read_body()
-            if data:
-                self.size += len(data)
-                if limit and self.size > limit:
-                    raise BadRequest(413, f"client intended to send too large body: {self.size} bytes")
-                yield data
-                continue
-            if conn.reader.body_done:
-                return
-            await self._more(r.location.core)
+        if limit and self.size > limit:
+            raise BadRequest(413, f"client intended to send too large body: {self.size} bytes")
+        return data
 
-    async def _more(self, core: "CoreLocation") -> None:
+    @property
+    def done(self) -> bool:
+        """Whether all of it has been taken."""
+        return self.request.conn.reader.body_done
+
+    def preread(self) -> bool:
+        """Take in what has come already; True when that is all of it. Raises BadRequest."""
+        if not self.read_started:
+            data = self.take()
+            if data:
+                self.chunks.append(data)
+            self.whole = self.done
+        return self.whole
+
+    async def more(self, other: int = 0) -> None:
+        """Wait until more has come, or for `other` events. Raises Interrupted (400, 408, 499)."""
         r = self.request
         conn = r.conn
+        if conn.eof:
+            r.log(Level.INFO, "client prematurely closed connection")
+            raise Interrupted(400)
         conn.resume_reading()
-        conn.worker.timers.set(conn, core.client_body_timeout)
+        conn.worker.timers.set(conn, r.location.core.client_body_timeout)
         action, r.action = r.action, "reading client request body"
         self.reading = True
         try:
-            await r.wait(BODY)
+            await r.wait(BODY | other)
         finally:
             self.reading = False
             conn.deadline = 0.0
         r.action = action
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body as it arrives. Raises BadRequest (400, 413) and Interrupted (400, 408, 499)."""
+        while True:
+            data = self.take()
+            if data:
+                yield data
+            elif self.done:
+                return
+            else:
+                await self.more()
 
     async def read(self) -> None:
         """Read it whole: in memory up to client_body_buffer_size, beyond that in a temporary file."""
@@ -151,7 +172,7 @@ class RequestBody:
             except OSError as error:
                 self.request.log(Level.CRIT, f'unlink() "{self.file_name}" failed ({error.errno}: {error.strerror})')
 
-    async def stored(self) -> AsyncIterator[bytes]:
+    def stored(self) -> Iterator[bytes]:
         """The whole body again, from memory or the file (for a first try and every retry)."""
         for data in self.chunks:
             yield data

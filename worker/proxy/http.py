@@ -149,7 +149,7 @@ class _Handler:
         if body is not None:
             if not conf.pass_request_body:
                 pass
-            elif conf.request_buffering or body.whole:
+            elif conf.request_buffering or body.whole or body.preread():
                 await body.read()
             else:
                 u.streams_body = True
