@@ -228,6 +228,7 @@ def test_nothing_is_left_behind(headgate: Factory, backend: Callable[..., Backen
         servers = [await asyncio.start_server(serve, "127.0.0.1", 0) for _ in range(2)]
         ports.extend(server.sockets[0].getsockname()[1] for server in servers)
         running = start()
+        until(lambda: len(set(descriptors(running).values())) == 1, "both workers at rest")
         before.update(descriptors(running))
         tickets = list(range(REQUESTS))
         await asyncio.gather(*(client(running.port(), tickets, seen) for _ in range(CLIENTS)))
