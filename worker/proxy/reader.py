@@ -80,7 +80,8 @@ def read_head(data: bytes) -> tuple[ResponseHead, int] | None:
             _parser = _new_parser()  # it waits for a body, which is framed here
     version = HTTP_10 if line[1] == b"0" else HTTP_11
     head = ResponseHead(int(line[2]), line[0][9:].rstrip(b"\r\n"), version, fields)
-    understand(head)
+    if head.status >= 200 or head.status == 101:  # other interim heads frame nothing
+        understand(head)
     return head, end
 
 
