@@ -28,10 +28,12 @@ A request, read down this list, is [1] to [14]; what is not numbered serves seve
       directives.py        upstream{}, server, zone
       conf.py              what all upstream protocols share
       group.py             [8] peers of a group
+      live.py              [8] groups whose names are resolved while the server runs
+      resolve.py           [8] groups that only a request tells
       peer.py              [8] one attempt: get, free
       keepalive.py         cached connections; wraps any balancer
       connect.py           [9] TCP, Unix; timeout
-      tls.py               [9] TLS
+      tls.py               [9] TLS: contexts, handshakes, sessions; tls_conf.py, certificates.py beside it
       send.py              [10] request and body
       header.py            [11a] the response head: process, copy, hide
       response.py          [11b] the head to the client
@@ -42,8 +44,19 @@ A request, read down this list, is [1] to [14]; what is not numbered serves seve
       variables.py         $upstream_*
     proxy/
       http.py              proxy_pass and its directives
+      target.py            the URL of proxy_pass, and the group it means
       protocol.py          HTTP to an upstream server
       reader.py            response heads (sans-IO)
+    resolver/
+      resolver.py          names to addresses: cache, questions, who waits for them
+      wire.py              DNS messages (sans-IO)
+      transport.py         UDP and TCP to name servers
+      conf.py              resolver, resolver_timeout
+    tls/
+      layer.py             TLS between a transport and a protocol
+      context.py           contexts from files, with nginx's errors
+      names.py             host names against certificates (sans-IO)
+      openssl.py           what Python's ssl leaves out
 """
 
 from headgate.worker import compiled

@@ -15,6 +15,7 @@ SANS_IO = [
     "worker/http/chunked.py",
     "worker/http/uri.py",
     "worker/proxy/reader.py",
+    "worker/resolver/wire.py",
 ]
 IO_MODULES = {"asyncio", "socket", "uvloop", "select", "selectors"}
 
