@@ -280,7 +280,7 @@ def test_alias_is_not_for_servers_or_named_locations(serve: Factory) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["disable_symlinks on;", "open_file_cache max=10;", "aio on;", "directio 4m;", "read_ahead 1;"]
+    "line", ["disable_symlinks on;", "open_file_cache max=10;", "directio 4m;", "read_ahead 1;"]
 )
 def test_what_headgate_does_not_do_is_refused(headgate: Factory, line: str) -> None:
     name = line.split()[0]

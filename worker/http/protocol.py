@@ -368,6 +368,11 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
             self.paused = False
             self.transport.abort()
 
+    def pause_reading(self) -> None:
+        if self.reading and not self.lost:
+            self.reading = False
+            self.transport.pause_reading()
+
     def resume_reading(self) -> None:
         if not self.reading and not self.lost:
             self.reading = True
@@ -420,6 +425,11 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
         if self._local is None:
             self._local = self._address("sockname")
         return int(self._local[1]) if isinstance(self._local, tuple) else 0
+
+    @property
+    def plain(self) -> bool:
+        """Whether the socket carries the bytes as they are: no TLS."""
+        return self.transport.get_extra_info("sslcontext") is None
 
     @property
     def is_unix(self) -> bool:

@@ -405,6 +405,11 @@ class RequestReader:
         self._left = 0
         return out
 
+    def skip(self, count: int) -> None:
+        """So many bytes of a body with a length have gone another way."""
+        self._left -= count
+        self.taken += count
+
 
 def _check_size(data: bytes, limits: Limits) -> None:
     """nginx's limits: lines fill a small buffer, then large ones; none is split, and there are only so many."""

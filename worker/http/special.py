@@ -211,7 +211,9 @@ def no_content(r: "Request") -> int:
 
 
 def respond(r: "Request", status: int, body: bytes, content_type: bytes | None) -> int:
-    """A whole answer at once (`return 200 text`)."""
+    """A whole answer at once (`return 200 text`). Raises BadRequest for a body that is no body."""
+    if r.body is not None and r.parent is None:
+        r.body.drop()
     r.status = status
     r.content_type = content_type
     r.content_length = len(body)

@@ -156,6 +156,8 @@ def serve(r: "Request") -> Result | Awaitable[Result]:
             return _not_a_file(r, path, info.st_mode)
         if r.method == b"POST":
             return 405
+        if r.body is not None and r.parent is None:
+            r.body.drop()
         r.action = "sending response to client"
         mtime = int(info[stat.ST_MTIME])  # whole seconds, exactly
         r.status = 200

@@ -81,7 +81,7 @@ class TempFile:
         self.size = 0
         self.broken = False
 
-    def open(self, warn: str = "", keep: bool = False, access: int = 0o600) -> bool:
+    def open(self, warn: str = "", keep: bool = False, access: int = 0o600, level: Level = Level.WARN) -> bool:
         """Make the file; False (and a line in the log) when that cannot be. `warn` is logged with the name."""
         try:
             self.fd, self.name = self.path.create(access)
@@ -91,7 +91,7 @@ class TempFile:
             self._failed(f'open() "{error.filename or self.path.path}"', error)
             return False
         if warn:
-            self.request.log(Level.WARN, f"{warn} {self.name}")
+            self.request.log(level, f"{warn} {self.name}")
         return True
 
     def write(self, data: bytes | memoryview) -> int:

@@ -159,14 +159,13 @@ def _remote_user(r: "Request") -> bytes | None:
 
 def _request_body(r: "Request") -> bytes | None:
     body = r.main.body
-    if body is None or body.fd >= 0 or not body.chunks:
-        return None
-    return b"".join(body.chunks)
+    return body.text() if body is not None else None
 
 
 def _request_body_file(r: "Request") -> bytes | None:
     body = r.main.body
-    return os.fsencode(body.file_name) if body is not None and body.file_name is not None else None
+    name = body.file_name() if body is not None else None
+    return os.fsencode(name) if name is not None else None
 
 
 def _request_length(r: "Request") -> bytes:

@@ -107,6 +107,15 @@ class ProxyConf(UpstreamConf, level=Ctx.LOCATION, prefix="proxy"):
         rule = redirect.default(self.pass_)
         return () if rule is None else (rule,)
 
+    def streams(self, r: "Request") -> bool:
+        """Whether a request's body is passed on as it comes: nothing of it must be known before."""
+        return (
+            not self.request_buffering
+            and self.pass_request_body
+            and self.set_body is None
+            and (self.http_version >= HTTP_11 or not r.head.chunked)
+        )
+
     def attach(self, node: "Location") -> None:
         if self.pass_ is None or node.kind == "server":
             return
@@ -131,7 +140,7 @@ class _Handler:
             return 500
         group = target.group
         if group is None:
-            if r.body is not None and conf.pass_request_body and conf.request_buffering:
+            if r.body is not None and not conf.streams(r):
                 await r.body.read()
             group = await resolve_group(r, target.name, target.port_number)
             if group is None:
@@ -146,14 +155,12 @@ class _Handler:
                 return 500
         body = r.body
         r.client_gone_ok = conf.ignore_client_abort or r.detached
-        if body is not None:
-            if not conf.pass_request_body:
-                pass
-            elif conf.request_buffering or body.whole or body.preread():
-                await body.read()
+        if body is not None and not body.whole:
+            if conf.streams(r):
+                u.streams_body = not body.at_hand()
+                u.chunked_body = u.streams_body and r.head.chunked
             else:
-                u.streams_body = True
-                u.chunked_body = r.head.chunked and conf.http_version >= HTTP_11
+                await body.read()
         return await u.run()
 
 

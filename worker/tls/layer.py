@@ -215,5 +215,10 @@ class TlsLayer(asyncio.Protocol):
     def get_write_buffer_size(self) -> int:
         return int(self._raw.get_write_buffer_size())
 
+    def set_write_buffer_limits(self, high: int | None = None) -> None:
+        self._raw.set_write_buffer_limits(high)
+
     def get_extra_info(self, name: str, default: Any = None) -> Any:
+        if name == "sslcontext":
+            return self.tls.context
         return self._raw.get_extra_info(name, default)

@@ -37,7 +37,7 @@ def possible(u: "Upstream") -> bool:
         and not r.body_filters
         and not r.header_only
         and conn.tls is None
-        and r.conn.transport.get_extra_info("sslcontext") is None
+        and r.conn.plain
     )
     return u.plain
 

@@ -5,7 +5,6 @@ finalize. What an attempt raises as UpstreamError is judged in `next.py`; the lo
 """
 
 import socket
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from headgate.worker.http.phases import DONE
@@ -15,7 +14,7 @@ from headgate.worker.upstream.connect import UpstreamConnection, broken, open_co
 from headgate.worker.upstream.errors import STATUS, GiveUp, Kind, UpstreamError
 from headgate.worker.upstream.next import CLIENT_GONE, next_upstream, status_error
 from headgate.worker.upstream.peer import Attempt, free_peer, get_peer
-from headgate.worker.upstream.send import send_request, send_rest
+from headgate.worker.upstream.send import Sender, send_request
 
 if TYPE_CHECKING:
     from headgate.worker.upstream.conf import UpstreamConf
@@ -33,8 +32,8 @@ class Upstream:
     __slots__ = (
         "_finalized", "address", "attempt", "balancer", "body", "body_done", "body_sent", "buffering", "cached",
         "chunked_body", "conf", "conn", "group", "head", "index", "keepalive", "keeper", "length", "plain",
-        "protocol", "request", "request_sent", "rest", "scheme", "started", "streams_body", "throttle", "tls", "tried",
-        "tries", "upgrade", "uri", "wire", "worker",
+        "protocol", "request", "request_sent", "scheme", "sender", "started", "streams_body", "throttle", "tls",
+        "tried", "tries", "upgrade", "uri", "wire", "worker",
     )  # fmt: skip
 
     def __init__(self, request: Request, conf: "UpstreamConf", group: "Group", protocol: "UpstreamProtocol") -> None:
@@ -61,7 +60,7 @@ class Upstream:
         self.buffering = conf.buffering  # X-Accel-Buffering may change it
         self.body: bytes | None = None  # a body of ours instead of the client's (proxy_set_body)
         self.body_sent = False
-        self.rest: Iterator[bytes] | None = None  # of the request, when the server spoke before all was sent
+        self.sender: Sender | None = None  # of a body that is still being sent
         self.streams_body = False
         self.chunked_body = False
         self.request_sent = False
@@ -135,27 +134,30 @@ class Upstream:
         assert conn is not None and attempt is not None
         self.request.action = "reading response header from upstream"
         conn.requests += 1
-        self.worker.timers.set(conn, self.conf.read_timeout)
+        if self.sender is None:
+            self.worker.timers.set(conn, self.conf.read_timeout)
         while True:
             data = conn.data
             if data:
                 taken = self.protocol.process_header(self, data)
                 if taken is not None:
                     break
-                if self.rest is not None and not conn.eof:
-                    self.request.action = "sending request to upstream"
-                    conn.deadline = 0.0
-                    await send_rest(self)
-                    self.request.action = "reading response header from upstream"
-                    self.worker.timers.set(conn, self.conf.read_timeout)
-                    if conn.data is not data:
-                        continue
             if conn.eof:
                 if conn.error is not None:
                     raise broken("recv()", conn.error)
                 raise UpstreamError(Kind.ERROR, "upstream prematurely closed connection")
             conn.resume_reading()
+            if self.sender is not None:
+                self.request.action = "sending request to upstream"
+                await self.sender.run()
+                self.request.action = "reading response header from upstream"
+                if self.body_sent:
+                    self.worker.timers.set(conn, self.conf.read_timeout)
+                continue
             await self.request.wait(UPSTREAM)  # as nginx: the whole head has one read_timeout
+        if self.sender is not None:
+            self.sender.close()  # as nginx: the rest of the body is not wanted any more
+            self.sender = None
         conn.data = data[taken:] if taken < len(data) else b""
         conn.deadline = 0.0
         attempt.header_time = self.worker.loop.time() - attempt.start
@@ -212,6 +214,9 @@ class Upstream:
         """The attempt is over: note its figures, give the peer back, keep or close the connection."""
         conn = self.conn
         attempt = self.attempt
+        if self.sender is not None:
+            self.sender.close()
+            self.sender = None
         if attempt is not None:
             if attempt.response_time is None:
                 attempt.response_time = self.worker.loop.time() - attempt.start
