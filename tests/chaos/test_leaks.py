@@ -213,8 +213,18 @@ def gone(chance: random.Random, writer: asyncio.StreamWriter, seen: Counter[str]
     return False
 
 
-def descriptors(running: Server) -> dict[int, int]:
-    return {pid: len(os.listdir(f"/proc/{pid}/fd")) for pid in running.workers()}
+def descriptors(running: Server) -> dict[int, Counter[str]]:
+    """What each worker has open: files by name, pipes and the like by kind; `connection` is one of TCP."""
+    table = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    connected = {f"socket:[{fields[9]}]" for fields in table if fields[3] != "0A"}
+    found: dict[int, Counter[str]] = {}
+    for pid in running.workers():
+        found[pid] = Counter()
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(FileNotFoundError):
+                target = os.readlink(f"/proc/{pid}/fd/{name}")
+                found[pid]["connection" if target in connected else target.partition(":[")[0]] += 1
+    return found
 
 
 def counts(running: Server) -> Counter[int]:
@@ -228,7 +238,7 @@ def test_nothing_is_left_behind(headgate: Factory, backend: Callable[..., Backen
         servers = [await asyncio.start_server(serve, "127.0.0.1", 0) for _ in range(2)]
         ports.extend(server.sockets[0].getsockname()[1] for server in servers)
         running = start()
-        until(lambda: len(set(descriptors(running).values())) == 1, "both workers at rest")
+        until(lambda: not any(each["connection"] for each in descriptors(running).values()), "workers at rest")
         before.update(descriptors(running))
         tickets = list(range(REQUESTS))
         await asyncio.gather(*(client(running.port(), tickets, seen) for _ in range(CLIENTS)))
@@ -247,7 +257,7 @@ def test_nothing_is_left_behind(headgate: Factory, backend: Callable[..., Backen
     ports: list[int] = []
     made: list[Server] = []
     pids: set[str] = set()
-    before: dict[int, int] = {}
+    before: dict[int, Counter[str]] = {}
     asyncio.run(chaos())
     running = made[0]
     running.allow(r"\[error\]")
