@@ -40,6 +40,7 @@ MODULES = [
     "headgate.worker.upstream.balancer.queue",
     "headgate.worker.upstream.variables",
     "headgate.worker.proxy.http",
+    "headgate.worker.proxy.variables",
     "headgate.worker.http.types",
     # the access phase, in nginx's order
     "headgate.worker.http.access",
@@ -55,6 +56,7 @@ MODULES = [
     "headgate.worker.http.not_modified",
     "headgate.worker.http.headers",
     "headgate.worker.subrequest.addition",
+    "headgate.worker.subrequest.ssi",
     "headgate.worker.http.ranges",
     "headgate.worker.http.trailers",
     "headgate.worker.http.limit_rate",

@@ -178,10 +178,17 @@ class Variables:
         variable = self.known.get(name)
         if variable is not None:
             return variable.getter()
+        getter = self.prefixed(name)
+        if getter is None:
+            raise ConfError(f'unknown "{name}" variable')
+        return getter
+
+    def prefixed(self, name: str) -> Getter | None:
+        """The getter of a name like http_x, of which there are any number."""
         for prefix, make in self.prefixes.items():
             if name.startswith(prefix):
                 return make(name[len(prefix) :])
-        raise ConfError(f'unknown "{name}" variable')
+        return None
 
     def resolve(self) -> None:
         """Look up every name used so far; templates work from here on."""

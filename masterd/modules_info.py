@@ -8,7 +8,7 @@ STANDARD = {
     "http-cache": False,
     "http_charset_module": False,
     "http_gzip_module": False,
-    "http_ssi_module": False,
+    "http_ssi_module": True,
     "http_userid_module": False,
     "http_access_module": True,
     "http_auth_basic_module": True,

@@ -8,7 +8,7 @@ awaited as well (connect, resolve, user code); then the future's callback steps 
 import asyncio
 import os
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from headgate.masterd.logfile import Level
 from headgate.worker.http import filters, output
@@ -35,6 +35,9 @@ NO_RANGES, ONE_RANGE, ANY_RANGES = 0, 1, 2
 MAX_URI_CHANGES = 10  # internal redirects and rewrites of one request (NGX_HTTP_MAX_URI_CHANGES)
 
 
+T = TypeVar("T")
+
+
 class Interrupted(Exception):
     """The request must end now; `status` is for the log (499: the client has gone, 408: it was too slow)."""
 
@@ -57,7 +60,7 @@ class Request:
     __slots__ = (
         "action", "add_uri_to_alias", "allow_ranges", "args", "body", "body_filters", "bytes_sent_before",
         "captures", "charset", "chunked", "cleanups", "client_gone_ok", "conn", "content_length",
-        "content_type", "coro", "disable_not_modified", "done", "err_status", "error_page", "etag", "fields",
+        "content_type", "coro", "ctx", "disable_not_modified", "done", "err_status", "error_page", "etag", "fields",
         "future", "head", "head_size", "header_only", "header_sent", "headers", "held", "host", "internal",
         "keepalive", "last_modified", "limiter", "location", "location_field", "method", "named", "out",
         "parent", "part", "pipelined", "ranges", "server", "started", "status", "status_line", "target",
@@ -92,6 +95,7 @@ class Request:
         self.keepalive = False
         self.vars: dict[str, bytes | None] = {}
         self.captures: Any = None
+        self.ctx: dict[type, Any] | None = None  # what modules keep with the request
         self.action = ""
 
         # the response
@@ -236,6 +240,7 @@ class Request:
         self.upstream = None
         self.part = None
         self.body_filters = None
+        self.ctx = None
 
     def on_finish(self, cleanup: Callable[[], None]) -> None:
         """Have `cleanup` called at the end, whatever happens."""
@@ -270,6 +275,17 @@ class Request:
     def matched(self, regex: "Regex", match: Any) -> None:
         """A location's regular expression matched: its captures are the request's now."""
         regex.capture(self, match)
+
+    def keep(self, thing: T) -> T:
+        """Keep a module's object with the request, by its class, in place of an earlier one."""
+        if self.ctx is None:
+            self.ctx = {}
+        self.ctx[thing.__class__] = thing
+        return thing
+
+    def kept(self, kind: type[T]) -> T | None:
+        """What `keep` was given of this class."""
+        return self.ctx.get(kind) if self.ctx is not None else None
 
     @property
     def line(self) -> bytes:

@@ -91,7 +91,8 @@ def set_(call: Call) -> None:
     variables = call.scope.variables
     assert variables is not None
     try:
-        variable = variables.define(name[1:], _uninitialized(key))
+        # where it is not set, $http_x is still the field
+        variable = variables.define(name[1:], variables.prefixed(key) or _uninitialized(key))
     except ValueError as error:
         raise call.error_at(str(error)) from None
     text = template(call, value)

@@ -17,6 +17,7 @@ _SLASHES = re.compile(rb"/{2,}")
 _CLIMBS = re.compile(rb"(?:^|/)\.\.(?:/|\Z)|\x00")
 _SAFE_PATH = bytes(c for c in range(0x21, 0x7F) if c not in b'"#%<>?\\^`{|}')
 _SAFE_ARGS = bytes(c for c in range(0x21, 0x7F) if c not in b'"#%&+;<>?\\^`{|}')
+_SAFE_HTML = bytes(c for c in range(0x21, 0x7F) if c not in b"\"#%'<>\\^`{|}")
 _SAFE_COMPONENT = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 
 _seen: dict[tuple[bytes, bool], tuple[bytes, bytes]] = {}
@@ -134,6 +135,11 @@ def escape_args(text: bytes) -> bytes:
 def escape_component(text: bytes) -> bytes:
     """Leave only RFC 3986 unreserved characters (NGX_ESCAPE_URI_COMPONENT)."""
     return _escape(text, _SAFE_COMPONENT)
+
+
+def escape_html(text: bytes) -> bytes:
+    """For an address in a page (NGX_ESCAPE_HTML)."""
+    return _escape(text, _SAFE_HTML)
 
 
 def _escape(text: bytes, safe: bytes) -> bytes:
