@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from headgate.conf import slots
 from headgate.conf.directive import HSL, Call, Ctx, directive
-from headgate.conf.template import Template, Variable
+from headgate.conf.template import Template
 from headgate.worker.http.reader import HTTP_10, HTTP_11
 from headgate.worker.proxy import cookie, redirect
 from headgate.worker.proxy.cookie import Cookies, Flags
@@ -162,25 +162,3 @@ class _Handler:
             else:
                 await body.read()
         return await u.run()
-
-
-def _proxy_host(r: "Request") -> bytes | None:
-    u = r.upstream
-    return u.protocol.target.host_header if u is not None and isinstance(u.protocol, HttpProtocol) else None
-
-
-def _proxy_port(r: "Request") -> bytes | None:
-    u = r.upstream
-    return u.protocol.target.port if u is not None and isinstance(u.protocol, HttpProtocol) else None
-
-
-def _add_x_forwarded_for(r: "Request") -> bytes:
-    forwarded = r.header_all(b"x-forwarded-for")
-    return forwarded + b", " + r.conn.remote_addr if forwarded else r.conn.remote_addr
-
-
-VARIABLES = [
-    Variable("proxy_host", _proxy_host),
-    Variable("proxy_port", _proxy_port),
-    Variable("proxy_add_x_forwarded_for", _add_x_forwarded_for),
-]

@@ -33,7 +33,7 @@ _DEFAULTS = ("Host", "Connection", "Proxy-Connection", "Content-Length", "Transf
 class RequestFields:
     """The fields of requests to upstream servers: what is set, and which of the client's are passed."""
 
-    __slots__ = ("_kept", "_replaced", "host", "setters")
+    __slots__ = ("_kept", "_replaced", "host", "own_coding", "own_length", "setters")
 
     def __init__(self, conf: "ProxyConf") -> None:
         own = {name.lower() for name, _ in conf.set_header}
@@ -42,14 +42,10 @@ class RequestFields:
             (fsencode(name) + b": ", template) for name, template in conf.set_header if name.lower() != "host"
         ]
         self._replaced = {fsencode(name.lower()) for name in (*own, *_DEFAULTS)}
-        if "content-length" in own or "transfer-encoding" in own:
-            self._replaced.add(b"")  # the framing is the configuration's business
+        # which of the two that frame a body are not ours to say
+        self.own_length = "content-length" in own
+        self.own_coding = "transfer-encoding" in own
         self._kept: dict[bytes, bool] = {}
-
-    @property
-    def frames(self) -> bool:
-        """Whether Content-Length and Transfer-Encoding are ours to set."""
-        return b"" not in self._replaced
 
     def add(self, r: "Request", lines: list[bytes], pass_client: bool) -> None:
         """Append the lines that are set, then the client's own fields that nothing replaces."""
@@ -74,7 +70,7 @@ class RequestFields:
 class HttpProtocol(Protocol):
     """HTTP/1.0 and 1.1 to one upstream server, for one request."""
 
-    __slots__ = ("_chunked", "_interim", "_tail", "conf", "fixed", "is_head", "prefix", "target")
+    __slots__ = ("_chunked", "_interim", "_tail", "body_length", "conf", "fixed", "is_head", "prefix", "target")
 
     def __init__(self, conf: "ProxyConf", target: "Target", prefix: bytes, fixed: bool) -> None:
         self.conf = conf
@@ -82,6 +78,7 @@ class HttpProtocol(Protocol):
         self.prefix = prefix  # of the location: replaced by the target's URI
         self.fixed = fixed
         self.is_head = False
+        self.body_length: int | None = None  # of the request's body, where it is known before
         self._chunked: ChunkedReader | None = None
         self._tail = b""  # of a chunk's size or trailer, until the rest of the line comes
         self._interim = 0  # bytes of interim (1xx) heads before the one that is read now
@@ -99,26 +96,27 @@ class HttpProtocol(Protocol):
             host = self.target.host_header
         if host:
             lines.append(b"Host: " + host)
-        self._framing(u, lines, fields.frames)
+        self._framing(u, lines, fields)
         fields.add(r, lines, conf.pass_request_headers)
         lines.append(b"\r\n")
         return b"\r\n".join(lines)
 
-    def _framing(self, u: Upstream, lines: list[bytes], ours: bool) -> None:
+    def _framing(self, u: Upstream, lines: list[bytes], fields: RequestFields) -> None:
         r = u.request
         body = r.body
         if self.conf.set_body is not None:
             u.body = self.conf.set_body.get(r)
-            length: int | None = len(u.body)
+            self.body_length = len(u.body)
         elif u.chunked_body:
-            lines.append(b"Transfer-Encoding: chunked") if ours else None
+            if not fields.own_coding:
+                lines.append(b"Transfer-Encoding: chunked")
             return
         elif body is not None and self.conf.pass_request_body:
-            length = body.size if body.whole else r.head.content_length
-        else:
-            length = 0 if r.head.content_length is not None and self.conf.pass_request_body else None
-        if length is not None and ours:
-            lines.append(b"Content-Length: %d" % length)
+            self.body_length = body.size if body.whole else r.head.content_length
+        elif r.head.content_length is not None and self.conf.pass_request_body:
+            self.body_length = 0
+        if self.body_length is not None and not fields.own_length:
+            lines.append(b"Content-Length: %d" % self.body_length)
 
     def _uri(self, r: "Request") -> bytes:
         target = self.target

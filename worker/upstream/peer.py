@@ -39,7 +39,9 @@ def get_peer(u: "Upstream") -> None:
         u.address = nobody = group.nobody
         u.attempt = None
         u.cached = False
-        u.note_attempt(Attempt(nobody.name, now))
+        none = Attempt(nobody.name, now)
+        none.response_time = 0.0
+        u.note_attempt(none)
         raise UpstreamError(Kind.NO_LIVE, "no live upstreams")
     u.index = index
     u.address = address = group.addresses[index]

@@ -1,0 +1,48 @@
+"""$proxy_*: where a request goes, and the framing of its body (nginx: ngx_http_proxy_vars)."""
+
+from typing import TYPE_CHECKING
+
+from headgate.conf.template import Variable
+from headgate.worker.proxy.protocol import HttpProtocol
+
+if TYPE_CHECKING:
+    from headgate.worker.http.request import Request
+
+
+def _protocol(r: "Request") -> HttpProtocol | None:
+    u = r.upstream
+    return u.protocol if u is not None and isinstance(u.protocol, HttpProtocol) else None
+
+
+def _host(r: "Request") -> bytes | None:
+    protocol = _protocol(r)
+    return protocol.target.host_header if protocol is not None else None
+
+
+def _port(r: "Request") -> bytes | None:
+    protocol = _protocol(r)
+    return protocol.target.port if protocol is not None else None
+
+
+def _add_x_forwarded_for(r: "Request") -> bytes:
+    forwarded = r.header_all(b"x-forwarded-for")
+    return forwarded + b", " + r.conn.remote_addr if forwarded is not None else r.conn.remote_addr
+
+
+def _body_length(r: "Request") -> bytes | None:
+    protocol = _protocol(r)
+    return b"%d" % protocol.body_length if protocol is not None and protocol.body_length is not None else None
+
+
+def _chunked(r: "Request") -> bytes | None:
+    u = r.upstream
+    return b"chunked" if u is not None and u.chunked_body else None
+
+
+VARIABLES = [
+    Variable("proxy_host", _host),
+    Variable("proxy_port", _port),
+    Variable("proxy_add_x_forwarded_for", _add_x_forwarded_for),
+    Variable("proxy_internal_body_length", _body_length),
+    Variable("proxy_internal_chunked", _chunked),
+]
