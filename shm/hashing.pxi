@@ -260,7 +260,7 @@ cdef class RingHashed(Method):
         # One of the server's peers, taken: by round robin if there are several. -1 when none can be used.
         cdef Peers peers = self.peers
         cdef Hot *hot = peers.hot[first]
-        cdef int64_t total, most, gained
+        cdef int64_t total, most, current
         cdef int i, best
         cdef bint locked
         if self.ring.next[first] < 0 and hot.effective >= hot.weight:
@@ -273,12 +273,10 @@ cdef class RingHashed(Method):
             i = first
             while i >= 0:
                 if peers.is_eligible(i, tried, now):
-                    gain(peers.base, peers.hot[i], NULL if locked else &peers.own[i], now, &gained, trap)
-                    total += gained
-                    gained = peers.hot[i].current if locked else peers.own[i]
-                    if best < 0 or gained > most:
+                    current = gain(peers.base, peers.hot[i], NULL if locked else &peers.own[i], now, &total, trap)
+                    if best < 0 or current > most:
                         best = i
-                        most = gained
+                        most = current
                 i = self.ring.next[i]
             if best < 0:
                 break

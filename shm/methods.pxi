@@ -82,7 +82,7 @@ cdef class Least(Method):
             if (tried != NULL and tried[i]) or not usable(hot, AWAY, now):
                 continue
             cost = peers.cost(i, self.by, now, own == NULL)
-            weight = weight_at(peers.base, hot, now)
+            weight = max(1, grown(peers.base, hot, hot.weight, now))
             order = compare(cost, weight, least, of) if number else -1
             if order > 0:
                 continue
@@ -99,13 +99,11 @@ cdef class Least(Method):
 
     cdef int among_equals(self, int number, int64_t *own, int64_t now, Trap *trap) noexcept:
         cdef Peers peers = self.peers
-        cdef int64_t total = 0, most = 0, gained, current
+        cdef int64_t total = 0, most = 0, current
         cdef int i, k, best = -1
         for k in range(number):
             i = self.equals[k]
-            gain(peers.base, peers.hot[i], NULL if own == NULL else &own[i], now, &gained, trap)
-            total += gained
-            current = peers.hot[i].current if own == NULL else own[i]
+            current = gain(peers.base, peers.hot[i], NULL if own == NULL else &own[i], now, &total, trap)
             if best < 0 or current > most:
                 best = i
                 most = current

@@ -26,49 +26,42 @@ cdef inline bint usable(Hot *hot, uint32_t away, int64_t now) noexcept nogil:
 cdef inline Cold *cold_of(char *base, Hot *hot) noexcept nogil:
     return cold_at(base, <uint32_t> (hot - hot_at(base, 0)))
 
-cdef inline int64_t weight_at(char *base, Hot *hot, int64_t now) noexcept nogil:
-    # The weight, in 1,024ths so that one that grows can be less than 1.
-    cdef int64_t weight = hot.weight << 10
+cdef enum:
+    UNIT = 10  # running values and weights are counted in 1,024ths, so that a growing weight can be less than 1
+
+cdef inline int64_t grown(char *base, Hot *hot, int64_t weight, int64_t now) noexcept nogil:
+    # Of a weight, in 1,024ths, what there is of it: all, or with slow_start the share of its time that is over.
     cdef Cold *cold
+    cdef int64_t passed
+    weight <<= UNIT
     if load32(&hot.flags) & RAMPING:
         cold = cold_of(base, hot)
-        if now - cold.slow_started < cold.slow_start:
-            weight = max(1, weight * (now - cold.slow_started) // cold.slow_start)
+        passed = max(0, now - load_time(&cold.slow_started))
+        if passed < cold.slow_start:
+            return <int64_t> (<double> weight * passed / cold.slow_start)
+        clear_bits(&hot.flags, <uint32_t> ~RAMPING)
     return weight
 
-cdef int64_t ramped(char *base, Hot *hot, int64_t now, bint shared) noexcept nogil:
-    # What a turn gives a peer whose weight grows: the share of it for the part of the time that is over; what is lost by
-    # rounding is given later.
-    cdef Cold *cold = cold_of(base, hot)
-    cdef int64_t passed = now - load_time(&cold.slow_started), portion
-    if passed >= cold.slow_start:
-        if shared:
-            clear_bits(&hot.flags, <uint32_t> ~RAMPING)
-        return hot.effective
-    portion = hot.effective * max(0, passed)
-    if shared:
-        portion += cold.ramp_rest
-        cold.ramp_rest = portion % cold.slow_start
-    return portion // cold.slow_start
-
-cdef inline void gain(char *base, Hot *hot, int64_t *own, int64_t now, int64_t *gained, Trap *trap) noexcept nogil:
-    # One peer's part in a turn. `own` is NULL under the lock, else this process's running value, and nothing shared is
-    # written.
-    gained[0] = hot.effective if load32(&hot.flags) & RAMPING == 0 else ramped(base, hot, now, own == NULL)
+cdef inline int64_t gain(char *base, Hot *hot, int64_t *own, int64_t now, int64_t *total, Trap *trap) noexcept nogil:
+    # One peer's part in a turn, which adds to `total`; its running value then. `own` is NULL under the lock, else this
+    # process's value, and nothing shared is written but that a slow start is over.
+    cdef int64_t gained = grown(base, hot, hot.effective, now)
+    total[0] += gained
     if own != NULL:
-        own[0] += gained[0]
-        return
-    hot.current += gained[0]
+        own[0] += gained
+        return own[0]
+    hot.current += gained
     step(trap)
     if hot.effective < hot.weight:
         hot.effective += 1
+    return hot.current
 
 cdef inline int choose(char *base, Hot **peers, int64_t *own, int start, int end, int wanted, const char *tried, int64_t now,
                        Trap *trap) noexcept nogil:
     # Smooth weighted round robin: every eligible peer gains its effective weight, the richest, or the one that
     # stickiness wants, pays for all. Its index, or -1.
     cdef int i, best = -1
-    cdef int64_t total = 0, most = 0, current, gained
+    cdef int64_t total = 0, most = 0, current
     cdef Hot *hot
     if wanted >= 0 and overdrawn(peers, own, start, end, wanted):
         return wanted
@@ -76,9 +69,7 @@ cdef inline int choose(char *base, Hot **peers, int64_t *own, int start, int end
         hot = peers[i]
         if (tried != NULL and tried[i]) or not usable(hot, AWAY, now):
             continue
-        gain(base, hot, NULL if own == NULL else &own[i], now, &gained, trap)
-        total += gained
-        current = hot.current if own == NULL else own[i]
+        current = gain(base, hot, NULL if own == NULL else &own[i], now, &total, trap)
         if best < 0 or current > most:
             best = i
             most = current
@@ -98,7 +89,7 @@ cdef bint overdrawn(Hot **peers, int64_t *own, int start, int end, int wanted) n
     cdef int64_t others = -peers[wanted].weight
     for i in range(start, end):
         others += peers[i].weight
-    return (peers[wanted].current if own == NULL else own[wanted]) <= -others
+    return (peers[wanted].current if own == NULL else own[wanted]) <= -(others << UNIT)
 
 cdef inline bint claim(char *base, uint32_t record, uint32_t slot, int64_t now, bint probing, Trap *trap) noexcept nogil:
     # A connection, and, when the window of `checked` is over, the next one: of several requests that find a failed

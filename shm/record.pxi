@@ -56,7 +56,7 @@ cdef struct Group:
 
 cdef struct Hot:
     # 64 bytes, one for each peer.
-    int64_t current         # smooth weighted round robin's running value
+    int64_t current         # smooth weighted round robin's running value, in 1,024ths
     int64_t effective       # weight, less what failures have cost
     int64_t weight          # 0: not committed yet
     int64_t checked         # start of the running fail_timeout window
@@ -73,9 +73,8 @@ cdef struct Cold:
     int64_t accessed        # last failure
     int64_t slow_start      # length
     int64_t slow_started    # 0: not under way
-    int64_t ramp_rest       # what a growing weight has not given out yet, in weight x ms
     int64_t flight_ms       # average time of the requests under way, as of the last pick
-    uint64_t[1] spare
+    uint64_t[2] spare
     uint64_t requests       # from here atomics, without the lock
     uint64_t failed
     uint64_t[5] responses   # 1xx to 5xx

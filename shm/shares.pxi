@@ -118,5 +118,9 @@ cdef class Random(Method):
     cdef bint worse(self, int i, int j, int64_t now) noexcept:
         # Whether peer `i` has more to do for its weight than `j`.
         cdef Peers peers = self.peers
-        return compare(peers.cost(i, self.by, now, False), weight_at(peers.base, peers.hot[i], now),
-                       peers.cost(j, self.by, now, False), weight_at(peers.base, peers.hot[j], now)) > 0
+        return compare(peers.cost(i, self.by, now, False), self.weight(i, now),
+                       peers.cost(j, self.by, now, False), self.weight(j, now)) > 0
+
+    cdef int64_t weight(self, int i, int64_t now) noexcept:
+        cdef Hot *hot = self.peers.hot[i]
+        return max(1, grown(self.peers.base, hot, hot.weight, now))

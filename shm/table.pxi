@@ -147,7 +147,6 @@ cdef class PeerTable:
         # The peer is available again: with slow_start, its weight grows from nothing.
         cdef Cold *cold = self.cold(i)
         if cold.slow_start and not self.single:
-            cold.ramp_rest = 0
             store_time(&cold.slow_started, now)
             set_bits(&self.hot[i].flags, RAMPING)
 
@@ -164,7 +163,7 @@ cdef class PeerTable:
         cdef int i
         cdef int64_t total = 0
         for i in range(start, end):
-            total += self.hot[i].weight
+            total += self.hot[i].weight << UNIT
         for i in range(start, end):
             self.hot[i].current = max(-total, min(total, self.hot[i].current))
 
@@ -269,7 +268,7 @@ cdef class PeerTable:
             drain=bool(flags & (DRAIN | DRAINING)),
             weight=hot.weight,
             effective_weight=hot.effective,
-            current_weight=hot.current,
+            current_weight=hot.current >> UNIT,
             conns=count_of(load(&hot.conns)),
             max_conns=hot.max_conns,
             fails=load32(&hot.fails),
