@@ -14,7 +14,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.(\d) ([1-9]\d\d)(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?\r?\n")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*\r?\n")
-_VALID_PART = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]*(?::[^\x00-\x08\x0a-\x1f\x7f]*)?")
+_VALID_PART = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+(?::[^\x00-\x08\x0a-\x1f\x7f]*)?)?")
 _START = b"HTTP/1."
 
 
@@ -111,7 +111,8 @@ def _explain(lines: bytes) -> list[Header]:
         field = _FIELD.fullmatch(line)
         if field is None:
             valid = _VALID_PART.match(line)
-            end = valid.end() if valid is not None else 0
+            assert valid is not None
+            end = valid.end()
             raise HeadError(f'upstream sent invalid header: "{_shown(line[:end])}\\x{line[end]:02x}..."')
         fields.append((field[1], field[2]))
     return fields
