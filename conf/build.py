@@ -37,6 +37,7 @@ class Config:
     main: "CoreConf" = None  # type: ignore[assignment]  # set before load() returns
     events: "EventsConf" = None  # type: ignore[assignment]
     http: Any = None
+    transparent: bool = False  # connections to upstream servers may have foreign addresses
     thread_pools: "dict[str, ThreadPool]" = field(default_factory=dict)
 
 

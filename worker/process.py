@@ -23,6 +23,7 @@ from headgate.masterd.logfile import Level, failed
 from headgate.masterd.workers import FATAL
 from headgate.masterd.workers import Worker as Child
 from headgate.masterd.zones import Slots
+from headgate.worker import capabilities
 from headgate.worker.http import server as http_server
 from headgate.worker.http.listen import Listen
 
@@ -278,11 +279,14 @@ def _drop_privileges(cycle: Cycle) -> None:
     user = cycle.config.main.user
     if user is None or os.geteuid() != 0:
         return
-    steps: tuple[tuple[str, Callable[[], None]], ...] = (
+    steps: list[tuple[str, Callable[[], None]]] = [
         (f"setgid({user.gid})", lambda: os.setgid(user.gid)),
         (f"initgroups({user.name}, {user.gid})", lambda: os.initgroups(user.name, user.gid)),
         (f"setuid({user.uid})", lambda: os.setuid(user.uid)),
-    )
+    ]
+    if cycle.config.transparent:  # of the super-user's rights this one stays
+        steps.insert(2, ("prctl(PR_SET_KEEPCAPS, 1)", capabilities.keep))
+        steps.append(("capset()", capabilities.net_raw_only))
     for what, step in steps:
         try:
             step()

@@ -11,6 +11,7 @@ from headgate.worker.http.limit_rate import Size, size
 from headgate.worker.http.tempfile import TempPath, temp_path
 from headgate.worker.upstream import accel
 from headgate.worker.upstream.accel import Ignored
+from headgate.worker.upstream.bind import Local, SocketOptions, local
 from headgate.worker.upstream.errors import WORDS, Kind
 from headgate.worker.upstream.header import FieldTable
 from headgate.worker.upstream.tls_conf import TlsConf
@@ -32,6 +33,10 @@ class UpstreamConf(TlsConf, level=Ctx.LOCATION):
     max_temp_file_size: int = directive("_max_temp_file_size", HSL, "1", slots.size, default=1 << 30)
     temp_file_write_size: int = directive("_temp_file_write_size", HSL, "1", slots.size, default=-1)
     temp_path: TempPath = directive("_temp_path", HSL, "1|2|3|4", temp_path)
+    bind: Local | None = directive("_bind", HSL, "1|2", local)
+    socket_keepalive: bool = directive("_socket_keepalive", HSL, "flag", slots.flag, default=False)
+    socket_rcvbuf: int = directive("_socket_rcvbuf", HSL, "1", slots.size, default=0)
+    socket_sndbuf: int = directive("_socket_sndbuf", HSL, "1", slots.size, default=0)
     next_upstream_kinds: list[Kind] = directive(
         "_next_upstream", HSL, "1+", slots.bitmask(Kind, WORDS), default=[Kind.ERROR | Kind.TIMEOUT], many=True
     )
@@ -53,6 +58,7 @@ class UpstreamConf(TlsConf, level=Ctx.LOCATION):
     ignore_headers: Ignored
     hidden: frozenset[bytes]
     table: FieldTable
+    socket_options: SocketOptions | None
     busy_size: int  # busy_buffers_size and temp_file_write_size, where not set: of the buffers in force
     write_size: int
 
@@ -63,6 +69,8 @@ class UpstreamConf(TlsConf, level=Ctx.LOCATION):
 
     def finish(self, scope: "Scope") -> None:
         self._check_buffers(next(d.name for d in self.directives if d.field == "buffers").removesuffix("_buffers"))
+        options = (self.bind, self.socket_keepalive, self.socket_rcvbuf, self.socket_sndbuf)
+        self.socket_options = SocketOptions(*options) if any(options) else None
         if self.temp_path is None:
             self.temp_path = TempPath.default(scope.config, self.TEMP)
         self.next_upstream = reduce(or_, self.next_upstream_kinds)

@@ -157,6 +157,8 @@ async def open_connection(u: "Upstream", address: "PeerAddress", timeout: float)
     transport = None
     started = loop.time()
     try:
+        if u.conf.socket_options is not None:
+            u.conf.socket_options.apply(u, sock, address)
         number = sock.connect_ex(address.sockaddr)
         if number in (errno.EINPROGRESS, errno.EINTR):
             await _writable(u, sock, timeout)
