@@ -26,25 +26,30 @@ RESET = struct.pack("ii", 1, 0)
 COUNTING = """
 import os
 from headgate.worker.proxy import http
-from headgate.worker.proxy.protocol import HttpProtocol
 
 FILE = os.open(os.path.join(os.path.dirname(__file__), "counts"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+Upstream = http.Upstream
 
 
-class Counting(HttpProtocol):
-    ends = 0
+class Counting:
+    def __init__(self, protocol):
+        self.protocol = protocol
+        self.ends = 0
+
+    def __getattr__(self, name):
+        return getattr(self.protocol, name)
 
     def create_request(self, u):
         os.write(FILE, b"C")
-        return super().create_request(u)
+        return self.protocol.create_request(u)
 
     def finalize_request(self, u, status):
         os.write(FILE, b"2" if self.ends else b"F")
         self.ends += 1
-        super().finalize_request(u, status)
+        self.protocol.finalize_request(u, status)
 
 
-http.HttpProtocol = Counting
+http.Upstream = lambda request, conf, group, protocol: Upstream(request, conf, group, Counting(protocol))
 """
 
 CONF = """
