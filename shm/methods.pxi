@@ -18,6 +18,10 @@ cdef extern from *:
     }
     """
     int compare "hg_compare"(int64_t a, int64_t b, int64_t c, int64_t d) noexcept nogil
+    void prefetch "__builtin_prefetch"(const void *) noexcept nogil
+
+cdef enum:
+    AHEAD = 8   # peers; their times lie far apart in memory
 
 
 cdef class Method:
@@ -79,6 +83,8 @@ cdef class Least(Method):
             return wanted
         for i in range(start, end):
             hot = peers.hot[i]
+            if self.by != BY_CONNS and i + AHEAD < end:
+                prefetch(&peers.cold(i + AHEAD).header_ms)
             if (tried != NULL and tried[i]) or not usable(hot, AWAY, now):
                 continue
             cost = peers.cost(i, self.by, now, own == NULL)

@@ -203,23 +203,25 @@ cdef class PeerTable:
         if by == BY_CONNS:
             return conns
         if by != BY_PEAK:
-            return self.expected(i, by, now, shared) * (1 + conns)
+            return self.expected(i, by, conns, now, shared) * (1 + conns)
         ms = peak_at(load(&self.cold(i).peak), now)
         if ms == 0 and conns:
             # Nothing is known of it yet and its first request is out: the others go elsewhere.
             return (<int64_t> 1 << 46) + conns
         return <int64_t> (ms * 1000 * (1 + conns))
 
-    cdef int64_t expected(self, int i, int by, int64_t now, bint shared) noexcept nogil:
+    cdef inline int64_t expected(self, int i, int by, uint64_t conns, int64_t now, bint shared) noexcept nogil:
         # ngx_http_upstream_least_time_eta: the ms that one request should take.
         cdef Hot *hot = self.hot[i]
         cdef Cold *cold = self.cold(i)
-        cdef int64_t passed = now - load_time(&hot.checked), flying
+        cdef int64_t passed, flying
         cdef int64_t ms = load(&cold.response_ms if by == BY_LAST_BYTE or by == BY_LAST_BYTE_INFLIGHT else &cold.header_ms)
-        if ms and passed > hot.fail_timeout:
-            # Once in fail_timeout half of it is forgotten, so that a slow peer gets another chance.
-            ms >>= min(62, passed // (hot.fail_timeout + 1000))
-        if by >= BY_HEADER_INFLIGHT and count_of(load(&hot.conns)):
+        if ms:
+            passed = now - load_time(&hot.checked)
+            if passed > hot.fail_timeout:
+                # Once in fail_timeout half of it is forgotten, so that a slow peer gets another chance.
+                ms >>= min(62, passed // (hot.fail_timeout + 1000))
+        if conns and by >= BY_HEADER_INFLIGHT:
             flying = flight_time(self.base, self.record[i], now)
             if flying >= 0:
                 flying = averaged(cold.flight_ms, flying)
