@@ -53,9 +53,11 @@ MODULES = [
     "headgate.worker.http.static",
     "headgate.worker.http.sendfile",
     # header filters, in the order in which they run
+    "headgate.worker.subrequest.slice",
     "headgate.worker.http.not_modified",
     "headgate.worker.http.headers",
     "headgate.worker.subrequest.addition",
+    "headgate.worker.http.sub_filter",
     "headgate.worker.subrequest.ssi",
     "headgate.worker.http.ranges",
     "headgate.worker.http.trailers",

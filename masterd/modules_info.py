@@ -47,14 +47,14 @@ OPTIONAL = {
     "http_v3_module": False,
     "http_realip_module": False,
     "http_addition_module": True,
-    "http_sub_module": False,
+    "http_sub_module": True,
     "http_dav_module": False,
     "http_gunzip_module": False,
     "http_gzip_static_module": False,
     "http_auth_request_module": True,
     "http_random_index_module": False,
     "http_secure_link_module": False,
-    "http_slice_module": False,
+    "http_slice_module": True,
     "http_stub_status_module": False,
 }
 

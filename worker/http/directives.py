@@ -104,6 +104,9 @@ class CoreLocation(Conf, level=Ctx.LOCATION):
     server_name_in_redirect: bool = directive("server_name_in_redirect", LOC, "flag", slots.flag, default=False)
     port_in_redirect: bool = directive("port_in_redirect", LOC, "flag", slots.flag, default=True)
     absolute_redirect: bool = directive("absolute_redirect", LOC, "flag", slots.flag, default=True)
+    post_action: bytes | None = directive(
+        "post_action", LOC | Ctx.LOCATION_IF, "1", lambda call: fsencode(call.args[0]), default=None
+    )
     satisfy_any: bool = directive("satisfy", LOC, "1", slots.enum_of({"all": False, "any": True}), default=False)
     auth_delay: float = directive("auth_delay", LOC, "1", slots.msec, default=0.0)
     # nothing is kept back longer than a turn of the event loop, whatever is allowed

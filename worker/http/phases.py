@@ -43,6 +43,26 @@ async def run(r: Request, status: int | None = None) -> None:
         r.conn.abort()
         if r.part is not None:
             await r.part.abandon()
+    if r.location.core.post_action is not None:
+        await _post_action(r)
+
+
+async def _post_action(r: Request) -> None:
+    """Once the client has its response, the request goes to another location, whose answer nobody sees."""
+    r.post_action = r.header_sent = r.header_only = True
+    target = r.location.core.post_action
+    while target is not None:
+        r.body_filters = None
+        rc = special.to_named(r, target) if target.startswith(b"@") else internal_redirect(r, target, b"")
+        if rc >= 0:
+            return
+        try:
+            await serve(r, rc, lambda r, rc: DONE)
+            if r.part is not None:
+                await r.part.settle()
+        except Interrupted:
+            return
+        target = r.location.core.post_action
 
 
 async def serve(r: Request, rc: int, judge: Callable[[Request, int], int] | None = None) -> None:
@@ -120,7 +140,7 @@ async def _phases(r: Request, start: int) -> int:
         r.log(Level.ALERT, str(error))
         return 500
     except BadRequest as error:  # a body that cannot be read
-        r.log(Level.ERROR if error.status == 413 else Level.INFO, error.reason)
+        r.log(Level.ERROR, error.reason)
         return error.status
 
 

@@ -16,7 +16,7 @@ from headgate.worker.http import httpdate, validators
 from headgate.worker.http.conf import Location
 from headgate.worker.http.filters import BodyFilter
 from headgate.worker.http.reader import HTTP_10
-from headgate.worker.http.request import ONE_RANGE, Replaced
+from headgate.worker.http.request import ANY_RANGES, ONE_RANGE, Replaced
 from headgate.worker.http.sendfile import Piece
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def ranges_filter(r: "Request") -> None:
     if value is None or len(value) < 7 or value[:6].lower() != b"bytes=" or not _if_range(r):
         r.fields.append((b"Accept-Ranges", b"bytes"))
         return
-    limit = 1 if r.allow_ranges == ONE_RANGE else r.location.get(RangesConf).max_ranges
+    limit = 1 if r.allow_ranges != ANY_RANGES else r.location.get(RangesConf).max_ranges
     try:
         found = parse(value[6:], length, limit)
     except NotSatisfiable:

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 BODY, DRAIN, UPSTREAM, CHILD = 1, 2, 4, 8
 
 # Request.allow_ranges: none; one, cut out of the body as it passes; any number, which the body's sender
-# takes from Request.ranges
-NO_RANGES, ONE_RANGE, ANY_RANGES = 0, 1, 2
+# takes from Request.ranges; one, likewise
+NO_RANGES, ONE_RANGE, ANY_RANGES, OWN_RANGE = 0, 1, 2, 3
 
 MAX_URI_CHANGES = 10  # internal redirects and rewrites of one request (NGX_HTTP_MAX_URI_CHANGES)
 
@@ -63,7 +63,7 @@ class Request:
         "content_type", "coro", "ctx", "disable_not_modified", "done", "err_status", "error_page", "etag", "fields",
         "future", "head", "head_size", "header_only", "header_sent", "headers", "held", "host", "internal",
         "keepalive", "last_modified", "limiter", "location", "location_field", "method", "named", "out",
-        "parent", "part", "pipelined", "ranges", "server", "started", "status", "status_line", "target",
+        "parent", "part", "pipelined", "post_action", "ranges", "server", "started", "status", "status_line", "target",
         "trailers", "upstream", "upstream_states", "uri", "uri_changed", "uri_changes", "valid_location",
         "valid_uri", "vars", "version", "waiting",
     )  # fmt: skip
@@ -127,6 +127,7 @@ class Request:
         self.upstream: Upstream | None = None
         self.upstream_states: list[Any] | None = None
         self.cleanups: list[Callable[[], None]] | None = None
+        self.post_action = False  # the response is complete; what is made now, nobody sees
         self.client_gone_ok = False  # go on though the client has left (cache, store, ignore_client_abort)
         self.coro: Coroutine[Any, None, None] | None = None
         self.waiting = 0
@@ -287,6 +288,11 @@ class Request:
         """What `keep` was given of this class."""
         return self.ctx.get(kind) if self.ctx is not None else None
 
+    def drop(self, kind: type) -> None:
+        """Forget what `keep` was given of this class."""
+        if self.ctx is not None:
+            self.ctx.pop(kind, None)
+
     @property
     def line(self) -> bytes:
         return self.head.line
@@ -365,8 +371,8 @@ class Request:
 
     @property
     def detached(self) -> bool:
-        """Whether this goes on when the client has left: it runs in the background."""
-        return self.part is not None and self.part.in_background
+        """Whether this goes on when the client has left: it is not for the client."""
+        return self.post_action or (self.part is not None and self.part.in_background)
 
     async def drain(self) -> None:
         """Wait while output has to (back-pressure)."""
@@ -390,6 +396,7 @@ class Request:
         self.internal = True
         self.named = False
         self.add_uri_to_alias = False
+        self.ctx = None
 
     # -- logging ---------------------------------------------------------------------------------
 
@@ -409,8 +416,9 @@ class Request:
             text += f', subrequest: "{os.fsdecode(self.uri)}"'
         if self.upstream is not None and self.upstream.url:
             text += f', upstream: "{self.upstream.url}"'
-        if self.head.host is not None:
-            text += f', host: "{os.fsdecode(self.head.host)}"'
+        host = self.header(b"host")
+        if host is not None:  # the field, also where the target names another host
+            text += f', host: "{os.fsdecode(host)}"'
         referer = self.header(b"referer")
         return text + (f', referrer: "{os.fsdecode(referer)}"' if referer is not None else "")
 

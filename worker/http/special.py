@@ -144,6 +144,7 @@ def to_named(r: "Request", name: bytes) -> int:
         return 500
     r.internal = True
     r.named = True
+    r.ctx = None
     r.location = location
     return phases.NAMED
 
