@@ -220,7 +220,7 @@ cdef class PeerTable:
             passed = now - load_time(&hot.checked)
             if passed > hot.fail_timeout:
                 # Once in fail_timeout half of it is forgotten, so that a slow peer gets another chance.
-                ms >>= min(62, passed // (hot.fail_timeout + 1000))
+                ms = ms >> passed // (hot.fail_timeout + 1000) if passed < 62 * (hot.fail_timeout + 1000) else 0
         if conns and by >= BY_HEADER_INFLIGHT:
             flying = flight_time(self.base, self.record[i], now)
             if flying >= 0:
