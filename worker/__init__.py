@@ -20,6 +20,7 @@ A request, read down this list, is [1] to [14]; what is not numbered serves seve
       variables.py         $host, $uri, ...
       not_modified.py      header filters: conditions, ranges.py, headers.py
       sendfile.py          file bodies
+      limit_rate.py        how fast a response goes to its client
       output.py            [12] the write filter to the client
       log.py               [14] access log, error log
     upstream/
@@ -36,8 +37,9 @@ A request, read down this list, is [1] to [14]; what is not numbered serves seve
       tls.py               [9] TLS: contexts, handshakes, sessions; tls_conf.py, certificates.py beside it
       send.py              [10] request and body
       header.py            [11a] the response head: process, copy, hide
+      accel.py             [11a] X-Accel-*: redirects, and how to send; intercept.py, early_hints.py beside it
       response.py          [11b] the head to the client
-      pipe.py              [11c] the body to the client
+      pipe.py              [11c] the body to the client; throttle.py: how fast it is read
       upgrade.py           [11d] 101: a tunnel
       next.py              the next peer, or a status
       errors.py            kinds of failure and their tables
@@ -46,6 +48,7 @@ A request, read down this list, is [1] to [14]; what is not numbered serves seve
       http.py              proxy_pass and its directives
       target.py            the URL of proxy_pass, and the group it means
       protocol.py          HTTP to an upstream server
+      redirect.py          Location and Refresh as the client sees them; cookie.py: Set-Cookie
       reader.py            response heads (sans-IO)
     resolver/
       resolver.py          names to addresses: cache, questions, who waits for them
