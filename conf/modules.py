@@ -19,6 +19,8 @@ MODULES = [
     "headgate.conf.threads",
     "headgate.worker.http.directives",
     "headgate.worker.http.variables",
+    "headgate.worker.http.ssl",
+    "headgate.worker.http.ssl_variables",
     "headgate.worker.http.map",
     "headgate.worker.http.rewrite",
     "headgate.worker.http.log",

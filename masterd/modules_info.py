@@ -42,7 +42,7 @@ STANDARD = {
 
 #: Modules that nginx has only when asked, by the name that `--with-NAME` takes.
 OPTIONAL = {
-    "http_ssl_module": False,
+    "http_ssl_module": True,
     "http_v2_module": False,
     "http_v3_module": False,
     "http_realip_module": False,

@@ -336,6 +336,10 @@ def _virtual_hosts(call: Call, conf: HttpConf) -> None:
                 break  # no name decides anything
             for name, compiled in (entry for names in _names(node) for entry in names):
                 _add_name(call, kept, node, name, compiled)
+        if kept.ssl:
+            from headgate.worker.http import ssl  # it needs what stands on top of this file
+
+            ssl.check(kept, [node for node, _ in members[key]])
     conf.listens = list(by_address.values())
 
 
@@ -360,6 +364,7 @@ def _join(old: Listen, new: Listen) -> None:
     if new.default and old.default:
         raise ConfError(f"a duplicate default server for {new.address.text}", *new.places[0])
     old.default = old.default or new.default
+    old.ssl = old.ssl or new.ssl
     if new.explicit:
         for name in ("backlog", "reuseport", "ipv6only", "rcvbuf", "sndbuf", "fastopen", "so_keepalive", "explicit"):
             setattr(old, name, getattr(new, name))

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from headgate.worker.http.conf import VirtualHosts
 
 NOT_HERE = {
-    "ssl": "TLS",
     "http2": "HTTP/2",
     "quic": "QUIC",
     "proxy_protocol": "the PROXY protocol",
@@ -52,6 +51,7 @@ class Listen:
     sndbuf: int | None = None
     fastopen: int | None = None
     so_keepalive: "bool | tuple[int, int, int] | None" = None
+    ssl: bool = False
     default: bool = False  # default_server was given
     explicit: bool = False  # options of the socket were given
     places: list[tuple[str, int]] = field(default_factory=list)
@@ -69,6 +69,7 @@ def parse(call: Call) -> list[Listen]:
             raise call.error_at('"reuseport" is not supported for unix sockets')
         listen = Listen(address)
         for name in (
+            "ssl",
             "backlog",
             "reuseport",
             "ipv6only",
@@ -89,6 +90,9 @@ def _option(call: Call, listen: Listen, word: str) -> None:
     name, eq, value = word.partition("=")
     if word in ("default_server", "default"):
         listen.default = True
+        return
+    if word == "ssl":
+        listen.ssl = True
         return
     if word in NOT_HERE:
         raise call.error_at(f'parameter "{word}" of "listen" ({NOT_HERE[word]}) is not implemented by headgate')

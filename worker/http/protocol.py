@@ -38,7 +38,7 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
 
     __slots__ = (
         "_in_next", "_local", "_remote", "began", "eof", "linger_until", "listen", "lost", "made", "number", "paused",
-        "piped", "reader", "reading", "request", "requests", "sent", "server", "state", "transport", "worker",
+        "piped", "reader", "reading", "request", "requests", "sent", "server", "state", "tls", "transport", "worker",
     )  # fmt: skip
 
     def __init__(self, worker: "HttpWorker", listen: "Listen") -> None:
@@ -48,6 +48,7 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
         self.server: Server = listen.hosts.default
         self.reader = RequestReader()
         self.transport: Any = None
+        self.tls: Any = None  # the TLS layer below, `headgate.worker.http.ssl.ServerLayer`
         self.request: Request | None = None
         self.requests = 0
         self.number = next(_numbers)
@@ -192,16 +193,18 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
         self.began = 0.0
         try:
             matched = None
-            if head.method in fields.REFUSED:
-                raise fields.refuse(head)
             # the default server judges the request line, as on nginx; then the Host chooses the server
             if head.target[0] != 47:  # "/"
+                if head.method == b"CONNECT":
+                    raise fields.refuse(head)
                 head.host, r.target = uri.split_absolute(head.target)
             r.uri, r.args = uri.split_target(r.target, server.core.merge_slashes)
             server, matched = self._host(r, head)
             if server is not r.server:
                 r.server = server
                 r.location = server.location
+            if head.method in fields.REFUSED:
+                raise fields.refuse(head)
             if head.host is None and head.version >= HTTP_11:
                 raise BadRequest(400, 'client sent HTTP/1.1 request without "Host" header')
             if head.odd:
@@ -229,6 +232,13 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
             r.body = RequestBody(r)
         else:
             head.expect = False  # there is nothing to go on with
+        if self.listen.ssl:
+            from headgate.worker.http import ssl  # whoever serves no TLS does without
+
+            status = ssl.refuse(r)
+            if status:
+                r.start(phases.run(r, status))
+                return
         r.start(phases.run(r))
 
     def _host(self, r: Request, head: RequestHead) -> "tuple[Server, Any]":
@@ -264,7 +274,6 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
     def request_done(self, r: Request) -> None:
         """The request has ended: keep the connection for the next one, or close it."""
         self.request = None
-        self.piped = bool(self.reader.data)
         if self.lost:
             return
         r.flush()
@@ -272,6 +281,7 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
         if r.body is not None and not reader.body_done:
             self._leftover(r)
             return
+        self.piped = bool(reader.data)
         if not r.keepalive or self.eof or (self.worker.grace_over and not reader.data):
             self._close(r)
             return
@@ -312,6 +322,7 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
                 self.transport.close()
                 return
             if reader.body_done:
+                self.piped = bool(reader.data)
                 self.state = IDLE
                 worker.timers.set(self, core.keepalive_timeout[0])
                 self._next()
@@ -364,6 +375,8 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
                 # this body ends where the connection does: only a reset tells that it is not whole
                 sock = self.transport.get_extra_info("socket")
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            if self._local is None:
+                self._local = self._address("sockname")
             self.lost = True
             self.paused = False
             self.transport.abort()
@@ -396,7 +409,9 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
         return (self.request.location if self.request is not None else self.server.location).core
 
     def _address(self, name: str) -> Any:
-        return "" if self.lost else self.transport.get_extra_info(name) or ""
+        if not self.lost:
+            return self.transport.get_extra_info(name) or ""
+        return self.listen.address.sockaddr if name == "sockname" else ""
 
     @property
     def remote_addr(self) -> bytes:
@@ -429,7 +444,7 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
     @property
     def plain(self) -> bool:
         """Whether the socket carries the bytes as they are: no TLS."""
-        return self.transport.get_extra_info("sslcontext") is None
+        return self.tls is None
 
     @property
     def is_unix(self) -> bool:

@@ -8,7 +8,7 @@ tells when the last request has ended.
 import asyncio
 import socket
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headgate.masterd.logfile import Level
 from headgate.worker.http.conf import HttpConf
@@ -49,11 +49,19 @@ class HttpWorker:
         for conf, sock in sockets:
             sock.setblocking(False)
             made = self.loop.create_server(
-                lambda conf=conf: Connection(self, conf),  # type: ignore[misc, arg-type]
+                lambda conf=conf: self._accept(conf),  # type: ignore[misc]
                 sock=sock,
                 backlog=conf.backlog,
             )
             self._servers.append(self.loop.run_until_complete(made))
+
+    def _accept(self, conf: "Listen") -> Any:
+        """The protocol of a new connection."""
+        if conf.ssl:
+            from headgate.worker.http import ssl
+
+            return ssl.accept(self, conf)
+        return Connection(self, conf)
 
     def admit(self, conn: Connection) -> bool:
         """Count a new connection in, unless worker_connections is reached."""

@@ -195,9 +195,10 @@ def absolute(r: "Request", location: bytes) -> bytes:
     else:
         host = r.host or r.conn.local_host
     port = r.conn.local_port
-    if core.port_in_redirect and port and port != 80:
+    scheme, usual = (b"http", 80) if r.conn.tls is None else (b"https", 443)
+    if core.port_in_redirect and port and port != usual:
         host += b":%d" % port
-    return b"http://" + host + location
+    return scheme + b"://" + host + location
 
 
 def no_content(r: "Request") -> int:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from headgate.conf.template import Getter, Variable
 from headgate.worker.http.output import http_date
+from headgate.worker.http.reader import HTTP_09
 
 if TYPE_CHECKING:
     from headgate.worker.http.reader import Header
@@ -29,7 +30,6 @@ _TCP_INFO = {"rtt": 68, "rttvar": 72, "snd_cwnd": 80, "rcv_space": 96}
 _TCP_INFO_SIZE = 104
 
 _PORT = re.compile(rb"[^\[\]]*(?:\[[^\[\]]*\])?:(\d{1,5})")
-_PROTOCOLS = {9: b"HTTP/0.9", 10: b"HTTP/1.0", 11: b"HTTP/1.1"}
 _HOSTNAME = os.uname().nodename.lower().encode()
 
 
@@ -131,7 +131,8 @@ def _content_length(r: "Request") -> bytes | None:
 
 
 def _protocol(r: "Request") -> bytes | None:
-    return _PROTOCOLS[r.version] if r.head.method else None
+    """As the client wrote it (HTTP/1.2); not found where it wrote none, or no valid request line."""
+    return r.line.rstrip(b" ").rpartition(b" ")[2] if r.head.method and r.version > HTTP_09 else None
 
 
 def _set_args(r: "Request", value: bytes) -> None:
@@ -265,7 +266,7 @@ def _sent_keep_alive(r: "Request") -> bytes | None:
 _SENT: dict[str, Getter] = {
     "content_type": lambda r: r.content_type or None,
     "content_length": _sent_length,
-    "location": lambda r: r.location_field,
+    "location": lambda r: r.location_field if r.location_field is not None else named(r.fields, b"location"),
     "last_modified": _sent_last_modified,
     "etag": lambda r: r.etag,
     "connection": _sent_connection,
@@ -326,8 +327,8 @@ _GETTERS: dict[str, Getter] = {
     "server_addr": lambda r: r.conn.local_host,
     "server_port": lambda r: _port(r.conn.local_port),
     "server_protocol": _protocol,
-    "scheme": lambda r: b"http",
-    "https": lambda r: b"",
+    "scheme": lambda r: b"http" if r.conn.tls is None else b"https",
+    "https": lambda r: b"" if r.conn.tls is None else b"on",
     "request_port": _request_port,
     "is_request_port": lambda r: b":" if _request_port(r) else b"",
     "request_uri": lambda r: r.target or None,

@@ -34,6 +34,8 @@ class TlsLayer(asyncio.Protocol):
         "error", "first", "tls",
     )  # fmt: skip
 
+    RUDE_END = False  # whether a close without close_notify is as good as one with it
+
     def __init__(
         self,
         upper: Any,
@@ -133,7 +135,10 @@ class TlsLayer(asyncio.Protocol):
         except ssl.SSLZeroReturnError:
             ended = True
         except ssl.SSLError as error:
-            failure = TlsError(f"SSL_read() failed ({text(error)})")
+            if self.RUDE_END and isinstance(error, ssl.SSLEOFError):
+                ended = True
+            else:
+                failure = TlsError(f"SSL_read() failed ({text(error)})")
         if self._outgoing.pending:
             self._flush()
         if pieces:
