@@ -109,7 +109,7 @@ class CoreLocation(Conf, level=Ctx.LOCATION):
     )
     satisfy_any: bool = directive("satisfy", LOC, "1", slots.enum_of({"all": False, "any": True}), default=False)
     auth_delay: float = directive("auth_delay", LOC, "1", slots.msec, default=0.0)
-    # nothing is kept back longer than a turn of the event loop, whatever is allowed
+    # only the beginning of a response with subrequests is kept back
     postpone_output: int = directive("postpone_output", LOC, "1", slots.size, default=1460)
     subrequest_output_buffer_size: int = directive(
         "subrequest_output_buffer_size", LOC, "1", slots.size, default=4096

@@ -165,7 +165,8 @@ def write(r: "Request", data: bytes, last: bool) -> None:
     send = r.conn.write if r.limiter is None else r.limiter.write
     head = r.out
     if head is not None:
-        if not data and not last:
+        if not last and (not data or len(head) + len(data) < r.postpone):
+            r.out = head + data
             return
         r.out = None
         if len(data) <= _COALESCE:

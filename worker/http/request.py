@@ -63,7 +63,7 @@ class Request:
         "content_type", "coro", "ctx", "disable_not_modified", "done", "err_status", "error_page", "etag", "fields",
         "future", "head", "head_size", "header_only", "header_sent", "headers", "held", "host", "internal",
         "keepalive", "last_modified", "limiter", "location", "location_field", "method", "named", "out",
-        "parent", "part", "pipelined", "post_action", "ranges", "server", "started", "status", "status_line", "target",
+        "parent", "part", "pipelined", "post_action", "postpone", "ranges", "server", "started", "status", "status_line", "target",
         "trailers", "upstream", "upstream_states", "uri", "uri_changed", "uri_changes", "valid_location",
         "valid_uri", "vars", "version", "waiting",
     )  # fmt: skip
@@ -119,6 +119,7 @@ class Request:
         self.chunked = False
         self.head_size = 0
         self.out: bytes | None = None  # a head not yet written: it leaves together with the first body bytes
+        self.postpone = 0  # bytes: up to here the first of the body wait with the head (parts of it may yet fail)
         self.body_filters: list[BodyFilter] | None = None
         self.held = 0  # why its output has to wait, whatever the client does (filters.HELD_*)
         self.limiter: Limiter | None = None  # between this response and the client's connection

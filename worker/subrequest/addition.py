@@ -42,6 +42,7 @@ def addition_filter(r: "Request") -> None:
     conf = r.location.get(AdditionConf)
     if mime.matches(r, conf.types):
         mime.body_changes(r)
+        r.postpone = r.location.core.postpone_output
         validators.weaken_etag(r)
         r.add_body_filter(_Addition(r, conf))
 

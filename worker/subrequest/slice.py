@@ -77,6 +77,7 @@ def slice_filter(r: "Request") -> None:
     if r.parent is None:
         slices.end = whole
         r.allow_ranges = OWN_RANGE
+        r.postpone = r.location.core.postpone_output
     r.add_body_filter(_Part(r, slices, start))
 
 

@@ -98,6 +98,7 @@ def ssi_filter(r: "Request") -> None:
     if r is not main:
         return
     mime.body_changes(r)
+    r.postpone = r.location.core.postpone_output
     if conf.last_modified:
         validators.weaken_etag(r)
     else:
