@@ -110,20 +110,23 @@ def _accel(head: ResponseHead, name: bytes, value: bytes) -> None:
         head.accel[low] = value
 
 
-_CHECKS: dict[bytes, Check] = {
-    b"content-length": _content_length,
-    b"transfer-encoding": _transfer_encoding,
-    b"connection": _connection,
-    b"upgrade": _upgrade,
-    **dict.fromkeys(accel.FIELDS, _accel),
+# What a name means is learned by the server's spelling, as a number: 0 nothing, a negative one which check, a positive
+# one the bit of a field that may stand once (of several the first counts, the others are left out).
+_CHECKS: dict[bytes, tuple[int, Check]] = {
+    b"content-length": (-1, _content_length),
+    b"transfer-encoding": (-2, _transfer_encoding),
+    b"connection": (-3, _connection),
+    b"upgrade": (-4, _upgrade),
+    **dict.fromkeys(accel.FIELDS, (-5, _accel)),
 }
-# Of these the first counts, and others are left out: each has a bit, by which a second one is noticed.
 _SINGLE = (b"status", b"content-type", b"date", b"last-modified", b"etag", b"server", b"location", b"refresh",
            b"expires")  # fmt: skip
-_BITS = {name: 1 << i for i, name in enumerate(_SINGLE)}
+_MEANING = {name: 1 << i for i, name in enumerate(_SINGLE)} | {name: code for name, (code, _) in _CHECKS.items()}
+_BY_CODE = dict(_CHECKS.values())
 _DROPPED = frozenset((*_SINGLE, *accel.FIELDS)) - accel.REPEATED
+_UNKNOWN = -6
 
-_known: dict[bytes, Check | int | None] = {}  # by the server's spelling
+_known: dict[bytes, int] = {}
 
 
 def understand(head: ResponseHead) -> None:
@@ -132,28 +135,24 @@ def understand(head: ResponseHead) -> None:
     seen = 0
     repeated = False
     for name, value in head.fields:
-        try:
-            check = known[name]
-        except KeyError:
-            check = _learn(name)
-        if check is None:
-            continue
-        if check.__class__ is int:
-            if seen & check:
+        meaning = known.get(name, _UNKNOWN)
+        if meaning == _UNKNOWN:
+            meaning = _learn(name)
+        if meaning > 0:
+            if seen & meaning:
                 repeated = True
-            seen |= check
-        else:
-            check(head, name, value)  # type: ignore[operator]
+            seen |= meaning
+        elif meaning < 0:
+            _BY_CODE[meaning](head, name, value)
     if repeated or head.accel is not None:
         _drop_repeated(head)
 
 
-def _learn(name: bytes) -> Check | int | None:
-    low = name.lower()
-    check = _CHECKS.get(low) or _BITS.get(low)
+def _learn(name: bytes) -> int:
+    meaning = _MEANING.get(name.lower(), 0)
     if len(_known) < 1024 and len(name) < 64:
-        _known[name] = check
-    return check
+        _known[name] = meaning
+    return meaning
 
 
 def _drop_repeated(head: ResponseHead) -> None:
