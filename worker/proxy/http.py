@@ -154,7 +154,7 @@ class _Handler:
             if u.tls is None:
                 return 500
         body = r.body
-        r.client_gone_ok = conf.ignore_client_abort or r.detached
+        r.client_gone_ok = conf.ignore_client_abort or r.detached or conf.store is not False
         if body is not None and not body.whole:
             if conf.streams(r):
                 u.streams_body = not body.at_hand()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from headgate.conf import slots
 from headgate.conf.directive import HSL, Ctx, directive
 from headgate.conf.errors import ConfError
+from headgate.conf.template import Template
 from headgate.worker.http.limit_rate import Size, size
 from headgate.worker.http.tempfile import TempPath, temp_path
 from headgate.worker.upstream import accel
@@ -14,6 +15,8 @@ from headgate.worker.upstream.accel import Ignored
 from headgate.worker.upstream.bind import Local, SocketOptions, local
 from headgate.worker.upstream.errors import WORDS, Kind
 from headgate.worker.upstream.header import FieldTable
+from headgate.worker.upstream.store import access as store_mode
+from headgate.worker.upstream.store import path as store_path
 from headgate.worker.upstream.tls_conf import TlsConf
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ class UpstreamConf(TlsConf, level=Ctx.LOCATION):
     max_temp_file_size: int = directive("_max_temp_file_size", HSL, "1", slots.size, default=1 << 30)
     temp_file_write_size: int = directive("_temp_file_write_size", HSL, "1", slots.size, default=-1)
     temp_path: TempPath = directive("_temp_path", HSL, "1|2|3|4", temp_path)
+    store: Template | bool = directive("_store", HSL, "1", store_path, default=False)
+    store_access: int = directive("_store_access", HSL, "1|2|3", store_mode, default=0o600)
     bind: Local | None = directive("_bind", HSL, "1|2", local)
     socket_keepalive: bool = directive("_socket_keepalive", HSL, "flag", slots.flag, default=False)
     socket_rcvbuf: int = directive("_socket_rcvbuf", HSL, "1", slots.size, default=0)

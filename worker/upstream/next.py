@@ -33,7 +33,7 @@ def decide(
 
 def next_upstream(u: "Upstream", error: UpstreamError) -> int:
     """After an attempt was given up: 0 to try the next peer, otherwise the status to end with."""
-    if u.request.conn.lost and not (u.conf.ignore_client_abort or u.request.detached):
+    if u.request.conn.lost and not u.request.client_gone_ok:
         return CLIENT_GONE
     return 0 if _another(u, error.kind, u.tries) else STATUS[error.kind]
 

@@ -19,7 +19,7 @@ from headgate.worker.http.request import DRAIN, UPSTREAM, Interrupted
 from headgate.worker.upstream import splice
 from headgate.worker.upstream.errors import UpstreamError
 from headgate.worker.upstream.response import ended
-from headgate.worker.upstream.spool import Keeper, Spool
+from headgate.worker.upstream.spool import Spool
 from headgate.worker.upstream.throttle import throttle
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ async def run(u: "Upstream") -> None:
         r.limiter.rate = 0  # as nginx: what is not buffered is not held back
     try:
         if u.keeper is not None:
-            await _backlog(u, u.keeper)
+            await _backlog(u)
         else:
             await _pass_on(u)
     except UpstreamError as error:
@@ -50,6 +50,9 @@ async def run(u: "Upstream") -> None:
     finally:
         if u.throttle is not None:
             u.throttle.close()
+        if u.keeper is not None:
+            u.keeper.done(complete=False)
+            u.keeper = None
 
 
 def _take(u: "Upstream", conn: "UpstreamConnection") -> bytes:
@@ -130,41 +133,42 @@ async def _pass_on(u: "Upstream") -> None:
         await r.drain()
 
 
-async def _backlog(u: "Upstream", keeper: "Keeper | None" = None) -> bool:
+async def _backlog(u: "Upstream") -> bool:
     """Read on while the client is behind; whether the response is complete and with the client.
 
     With a keeper all of the body goes into its file, also when the client leaves before the end.
     """
     r = u.request
     client = r.conn
-    spool = Spool(u, None if keeper is None else keeper.file)
+    keeps = u.keeper is not None
+    spool = Spool(u, None if u.keeper is None else u.keeper.file)
     try:
         while True:
+            if u.keeper is not None and (u.body_done or spool.file.broken):
+                u.keeper.done(complete=not spool.file.broken)
+                u.keeper = None
             while spool and not r.blocked and not client.lost:
                 r.send(spool.take())
             if client.lost:
-                if keeper is None and not r.detached:
+                if u.keeper is None and not u.body_done and not r.detached:
                     raise Interrupted(499)
                 spool.skip()
             if not spool and not r.blocked:
                 if u.body_done:
                     break
-                if keeper is None:
+                if not keeps:
                     return False
             if not u.body_done and not spool.full:
                 if _receive(u, spool):
                     if spool.over:
                         await aio.writing(r, spool.spill)
-                    if keeper is not None and (u.body_done or spool.file.broken):
-                        keeper.done(complete=not spool.file.broken)
-                        keeper = u.keeper = None
                     continue
             elif u.conn is not None:
                 u.conn.deadline = 0.0  # it is not the server that is waited for
             try:
                 await r.wait(DRAIN | UPSTREAM)
             except Interrupted:
-                if keeper is None:
+                if u.keeper is None:
                     raise
     except OSError as error:  # of the file: what cannot be read cannot be sent
         r.log(Level.CRIT, failed(f'pread() "{spool.file.name}"', error))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from headgate.worker.http.phases import DONE
 from headgate.worker.http.request import UPSTREAM, Interrupted, Request
-from headgate.worker.upstream import header, pipe, response, upgrade
+from headgate.worker.upstream import header, pipe, response, store, upgrade
 from headgate.worker.upstream.connect import UpstreamConnection, broken, open_connection
 from headgate.worker.upstream.errors import STATUS, GiveUp, Kind, UpstreamError
 from headgate.worker.upstream.next import CLIENT_GONE, next_upstream, status_error
@@ -185,6 +185,8 @@ class Upstream:
         if self.request.header_only and not self.body_done:  # a HEAD that the server was asked with another method
             self.request.send(b"", last=True)
             return DONE
+        if self.conf.store:
+            self.keeper = store.keeper(self)
         await pipe.run(self)
         return DONE
 
