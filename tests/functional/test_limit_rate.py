@@ -5,7 +5,7 @@ take longer than that is measured; what must not be held back is far below what 
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -116,6 +116,22 @@ def test_a_client_that_leaves_ends_it(proxy: Proxying) -> None:
     before = len(proxy.server.log_lines("logs/access.log"))
     assert proxy.server.get("/free/").body == BODY
     proxy.server.access_log(before + 1)
+
+
+def test_a_client_that_does_not_read_times_out(either: Callable[..., Server]) -> None:
+    """send_timeout is for clients that take nothing, however little they are given at a time."""
+    server = either(
+        """
+        http { server {
+            listen 127.0.0.1:%%PORT_0%% sndbuf=4k;
+            location / { limit_rate 30k; limit_rate_after 60k; send_timeout 1s; }
+        } }""",
+        files={"html/file": BODY * 10},
+    )
+    with server.client(receive_buffer=4096) as client:
+        client.send(b"GET /file HTTP/1.1\r\nHost: a\r\n\r\n")
+        server.expect_log("client timed out")
+        server.access_log(1)
 
 
 def test_two_responses_on_a_connection(proxy: Proxying) -> None:

@@ -82,7 +82,7 @@ def set_rate(r: "Request", rate: int) -> None:
 class Limiter:
     """Lets one response's bytes through at `rate` bytes a second (0: at once)."""
 
-    __slots__ = ("_after", "_held", "_next", "_timer", "rate", "request")
+    __slots__ = ("_after", "_held", "_next", "_timer", "_unsent", "rate", "request")
 
     def __init__(self, request: "Request", rate: int) -> None:
         self.request = request
@@ -90,6 +90,7 @@ class Limiter:
         self._after: int | None = None  # looked up with the first bytes: the location is known then
         self._held: deque[bytes] = deque()
         self._next = 0.0  # loop time before which nothing is written
+        self._unsent = 0  # bytes that the client had not taken when they were last looked at
         self._timer: asyncio.TimerHandle | None = None
         request.on_finish(self.close)
 
@@ -117,11 +118,16 @@ class Limiter:
         conn = r.conn
         loop = conn.worker.loop
         now = loop.time()
-        full = conn.paused and conn.transport is not None and bool(conn.transport.get_write_buffer_size())
-        if full:
-            self._next = now + _BUSY
-        else:
+        unsent = 0 if conn.lost else conn.transport.get_write_buffer_size()
+        if not unsent:
             conn.paused = False
+            if self._unsent:
+                conn.deadline = 0.0
+        else:
+            self._next = now + _BUSY
+            if unsent != self._unsent:
+                conn.pause_writing()  # send_timeout counts from the last time that something was taken
+        self._unsent = unsent
         while self._held and not conn.paused and not conn.lost and now >= self._next:
             self._piece(now)
         if not self._held or conn.lost:
