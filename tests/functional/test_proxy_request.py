@@ -97,6 +97,12 @@ def test_proxy_http_version(sent: Sent) -> None:
     assert sent("GET", "/1.0/").version == "HTTP/1.0"
 
 
+def test_http_2_is_not_taken_for_nonsense(headgate: Callable[..., Server]) -> None:
+    checked = headgate("http { proxy_http_version 2; }", start=False).check()
+    text = '[emerg] "proxy_http_version 2" is known to nginx but not implemented by headgate in '
+    assert checked.returncode == 1 and text in checked.stderr
+
+
 @pytest.mark.parametrize(("method", "body"), [("GET", b""), ("POST", b"body"), ("DELETE", b"")])
 def test_proxy_method(sent: Sent, method: str, body: bytes) -> None:
     got = sent(method, "/put/", {}, body)
