@@ -118,15 +118,16 @@ def _nginx_directives() -> set[str]:
     return set(resources.files(__package__).joinpath("nginx_directives.txt").read_text().split())
 
 
-def load(path: str, prefix: str, globals_text: str = "") -> Config:
+def load(path: str, prefix: str, globals_text: str = "", warnings: list[str] | None = None) -> Config:
     """Read the file at `path` (absolute) into a Config; `prefix` is what relative paths start from.
 
-    `globals_text` is -g: directives of the main context, read first. Raises ConfError.
+    `globals_text` is -g: directives of the main context, read first. `warnings` becomes the Config's: it has what was
+    to be warned of before an error too. Raises ConfError.
     """
     from headgate.conf.core import CoreConf, EventsConf
     from headgate.conf.threads import check
 
-    config = Config(path, os.path.join(prefix, ""))
+    config = Config(path, os.path.join(prefix, ""), warnings=[] if warnings is None else warnings)
     root = Scope(Ctx.MAIN, None, config, registry().copy())
     if globals_text:
         root.read(parse_text(globals_text, "command line"))

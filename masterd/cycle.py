@@ -48,12 +48,14 @@ class Cycle:
     @classmethod
     def read(cls, setup: Setup, log: ErrorLog) -> "Cycle":
         """Read the configuration; nothing is opened yet. `log` takes the warnings. Raises CycleError."""
+        warnings: list[str] = []
         try:
-            config = load(setup.conf, setup.prefix, setup.globals_text)
+            config = load(setup.conf, setup.prefix, setup.globals_text, warnings)
         except ConfError as error:
             raise CycleError(str(error)) from None
-        for warning in config.warnings:
-            log.emit(Level.WARN, warning)
+        finally:
+            for warning in warnings:
+                log.emit(Level.WARN, warning)
         targets = list(config.main.error_log)
         if not any(target.file.path for target in targets) and (setup.error_log or not targets):
             targets.append(LogTarget(config.logs.get(setup.error_log), Level.ERROR))
