@@ -99,12 +99,29 @@ class SslConf(Conf, level=Ctx.SERVER):
     reject_handshake: bool = directive("ssl_reject_handshake", HS, "flag", slots.flag, default=False)
     context: ssl.SSLContext | None
 
+    @property
+    def serves(self) -> bool:
+        """Whether there is, or will be, a context."""
+        return bool(self.certificate or self.reject_handshake)
+
     def finish(self, scope: "Scope") -> None:
         self.context = None
+        if scope.ctx is Ctx.HTTP:  # what no server uses is not loaded either, as on nginx
+            http = scope.config.http
+
+            def load_all() -> None:
+                for server in http.servers:
+                    conf_of(server).load(scope)
+
+            http.finishers.append(load_all)
+
+    def load(self, scope: "Scope") -> None:
+        """Make the context, once for all servers that share this. Raises ConfError."""
+        if self.context is not None or not self.serves:
+            return
         if not self.certificate:
-            if self.reject_handshake:
-                self.context = context.new_context(True, self.protocols, self.ciphers)
-                self.context.sni_callback = _chosen
+            self.context = context.new_context(True, self.protocols, self.ciphers)
+            self.context.sni_callback = _chosen
             return
         cert, place = self.certificate[-1]
         if len(self.certificate_key) < len(self.certificate):
@@ -166,7 +183,7 @@ def check(listen: "Listen", servers: "list[Server]") -> None:
     default = listen.hosts.default
     wanting = servers if conf_of(default).reject_handshake and not conf_of(default).certificate else [default]
     for server in wanting:
-        if conf_of(server).context is None:
+        if not conf_of(server).serves:
             reason = 'no "ssl_certificate" is defined for the "listen ... ssl" directive'
             raise ConfError(reason, server.file, server.line)
 
@@ -253,8 +270,8 @@ def refuse(r: "Request") -> int:
     verify = conf_of(r.server).verify_client
     if verify == OFF:
         return 0
-    if conn.tls.server_name is not None and conf_of(conn.server).verify_client == OFF:
-        # the certificate that this server wants was not asked for, as the client had named another
+    if tls.server_name is not None and tls.server_name != r.host:
+        # who was asked for a certificate in another server's name is none of this one's
         r.log(Level.INFO, "client attempted to request the server name different from the one that was negotiated")
         return 421
     code, why = openssl.verify_result(tls.tls)

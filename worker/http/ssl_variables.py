@@ -83,6 +83,9 @@ def _remaining(certificate: bytes, fields: dict[str, Any]) -> bytes:
 VARIABLES = [
     Variable("ssl_protocol", _of_connection(lambda tls: (tls.version() or "").encode())),
     Variable("ssl_cipher", _of_connection(_cipher)),
+    Variable("ssl_ciphers", _of_connection(lambda tls: ":".join(openssl.offered_ciphers(tls)).encode())),
+    Variable("ssl_curve", _of_connection(lambda tls: openssl.negotiated_group(tls).encode())),
+    Variable("ssl_curves", _of_connection(lambda tls: ":".join(openssl.offered_groups(tls)).encode())),
     Variable("ssl_session_id", _of_connection(_session_id)),
     Variable("ssl_session_reused", _of_connection(lambda tls: b"r" if tls.session_reused else b".")),
     Variable("ssl_alpn_protocol", _of_connection(lambda tls: (tls.selected_alpn_protocol() or "").encode())),

@@ -17,6 +17,8 @@ _CONF_FLAGS = 0x2 | 0x4 | 0x8 | 0x10 | 0x20
 _CONF_TYPE_FILE, _CONF_TYPE_DIR = 2, 3
 _SSL_VERIFY_PEER = 1
 _SET_SESS_CACHE_SIZE, _SET_SESS_CACHE_MODE = 42, 44  # SSL_CTX_ctrl()
+_GET_GROUPS, _GET_RAW_CIPHERLIST, _GET_NEGOTIATED_GROUP = 90, 110, 134  # SSL_ctrl()
+_UNKNOWN_GROUP = 0x1000000  # TLSEXT_nid_unknown: the rest is the number on the wire
 _SESS_CACHE_OFF, _SESS_CACHE_SERVER = 0, 2
 _XN_FLAG_RFC2253 = 0x1110317
 _MASK = 0xFFFFFFFFFFFFFFFF
@@ -65,6 +67,10 @@ def _declare(lib: Any) -> None:
         ("SSL_CTX_set_client_CA_list", None, pointer, pointer),
         ("SSL_load_client_CA_file", pointer, text),
         ("SSL_get_SSL_CTX", pointer, pointer),
+        ("SSL_ctrl", ctypes.c_long, pointer, number, ctypes.c_long, pointer),
+        ("SSL_CIPHER_find", pointer, pointer, text),
+        ("SSL_CIPHER_get_name", text, pointer),
+        ("OBJ_nid2sn", text, number),
         ("SSL_set_verify", None, pointer, number, pointer),
         ("SSL_set_verify_depth", None, pointer, number),
         ("SSL_get_options", ctypes.c_uint64, pointer),
@@ -210,3 +216,41 @@ def distinguished_name(certificate: bytes, issuer: bool) -> bytes:
     finally:
         lib.BIO_free(out)
         lib.X509_free(parsed)
+
+
+def offered_ciphers(tls: ssl.SSLObject) -> list[str]:
+    """The cipher suites that the client has offered; those that OpenSSL does not know as 0x and their number."""
+    lib, connection = _library(), _connection(tls)
+    start = ctypes.c_void_p()
+    width = lib.SSL_ctrl(connection, _GET_RAW_CIPHERLIST, 0, None)
+    size = lib.SSL_ctrl(connection, _GET_RAW_CIPHERLIST, 0, ctypes.byref(start))
+    if size <= 0 or start.value is None:
+        return []
+    names = []
+    raw = ctypes.string_at(start.value, size)
+    for at in range(0, size, width):
+        suite = raw[at : at + width]
+        found = lib.SSL_CIPHER_find(connection, suite)
+        names.append(lib.SSL_CIPHER_get_name(found).decode() if found else f"0x{suite.hex()}")
+    return names
+
+
+def negotiated_group(tls: ssl.SSLObject) -> str:
+    """The group of the key exchange; empty when there was none, as in a resumed TLS 1.2 session."""
+    number = _library().SSL_ctrl(_connection(tls), _GET_NEGOTIATED_GROUP, 0, None)
+    return _group(number) if number else ""
+
+
+def offered_groups(tls: ssl.SSLObject) -> list[str]:
+    """The groups that the client supports."""
+    lib, connection = _library(), _connection(tls)
+    count = lib.SSL_ctrl(connection, _GET_GROUPS, 0, None)
+    numbers = (ctypes.c_int * max(count, 1))()
+    count = lib.SSL_ctrl(connection, _GET_GROUPS, 0, numbers)
+    return [_group(numbers[i]) for i in range(max(count, 0))]
+
+
+def _group(number: int) -> str:
+    if number & _UNKNOWN_GROUP:
+        return f"0x{number & 0xFFFF:04x}"
+    return str(_library().OBJ_nid2sn(number).decode())

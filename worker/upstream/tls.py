@@ -28,11 +28,11 @@ MAX_SESSIONS = 1024  # of a context in a worker; the oldest go
 MAX_CONTEXTS = 64  # with certificates that variables name
 
 # no bytes of the context but its identity count: one is made for each distinct configuration
-Key = tuple[bytes, bytes]
+Key = tuple[str, bytes, str]  # group, address, server name
 
 
 class ClientContext:
-    """An SSLContext with the sessions of servers it has spoken to, by address and name. `verify`: names are checked."""
+    """An SSLContext with the sessions of the peers it has spoken to. `verify`: names are checked."""
 
     __slots__ = ("context", "sessions", "verify")
 
@@ -66,7 +66,7 @@ class Use:
         """The layer for a new connection to the peer at `address`."""
         client = self.client
         session = None
-        key = (address, (self.sni or "").encode())
+        key = (u.group.name, address, self.sni or "")
         if client.sessions is not None:
             session = client.sessions.get(key)
         request = u.request
