@@ -9,6 +9,7 @@ A request, read down this list, is [1] to [14]; what is not numbered serves seve
       server.py            accepts, counts, leaves
       protocol.py          [1] socket <-> reader; flow control
       reader.py            [2] bytes -> request heads and body pieces (sans-IO)
+      wire.pyx             usual heads, split and put together in one pass (sans-IO)
       chunked.py           the chunked coding, both ways (sans-IO)
       request.py           [3] Request; [13] its one end, finish()
       phases.py            [4] the phases and the coroutine that runs them

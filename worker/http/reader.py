@@ -4,7 +4,8 @@
 or raise `BadRequest`. httptools checks and splits the head; framing is done here, exact to the byte, so
 that pipelined requests never depend on how the bytes arrived (RFC 9112 sections 2, 6, 7).
 
-Heads are parsed whole, so one httptools parser serves all connections of the worker.
+A head as nearly all are is split by `wire`, every other one by httptools; heads are parsed whole, so one httptools
+parser serves all connections of the worker.
 """
 
 import re
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from headgate.worker.http.chunked import ChunkedError, ChunkedReader
+from headgate.worker.http.wire import split_request
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 Header = tuple[bytes, bytes]
@@ -138,14 +140,18 @@ def parse_head(raw: bytes) -> RequestHead:
     except HttpParserError:
         _parser = _new_parser()
         head = _retry(raw)
-        headers = head.headers
     else:
         if not collector.complete:
             _parser = _new_parser()
-    for header in headers:
-        learn = _known.get(header[0], _learn)
+    return understand(head)
+
+
+def understand(head: RequestHead) -> RequestHead:
+    """Note what the fields say of framing and persistence; raises BadRequest."""
+    for name, value in head.headers:
+        learn = _known.get(name, _learn)
         if learn is not None:
-            learn(head, header[0], header[1])
+            learn(head, name, value)
     if head.chunked:
         _check_framing(head)
     return head
@@ -231,13 +237,17 @@ def _on_content_length(head: RequestHead, name: bytes, value: bytes) -> None:
 
 def _on_transfer_encoding(head: RequestHead, name: bytes, value: bytes) -> None:
     _on_unique(head, name, value)
+    if not value:
+        raise BadRequest(400, "client sent invalid header line: Empty Transfer-Encoding")
     head.chunked = True
     head.coding = value.lower()
 
 
 def _on_connection(head: RequestHead, name: bytes, value: bytes) -> None:
     low = value.lower()
-    if b"close" in low:
+    if low == b"keep-alive":  # by far the most frequent, and `in` takes long to say no
+        head.keep_alive = True
+    elif b"close" in low:
         head.close = True
     elif b"keep-alive" in low:
         head.keep_alive = True
@@ -341,6 +351,14 @@ class RequestReader:
         A line that does not fit a buffer, or more lines than fit all of them, raises 414 (request line) or 494.
         """
         data = self.data
+        if not self._scanned:
+            usual = split_request(data)
+            if usual is not None:
+                end, method, target, version, headers = usual
+                raw = data if end == len(data) else data[:end]
+                if end > limits.client_header_buffer_size:
+                    _check_size(raw, limits)
+                return self._begin(understand(RequestHead(raw, method, target, version, headers)), end)
         if data and data[0] in b"\r\n":  # empty lines before a request are skipped (RFC 9112 2.2)
             self.data = data = data.lstrip(b"\r\n")
             self._scanned = 0
@@ -360,8 +378,11 @@ class RequestReader:
         raw = data if end == len(data) else data[:end]
         if end > limits.client_header_buffer_size:
             _check_size(raw, limits)
-        head = parse_head(raw)
-        self.data = data[end:]
+        return self._begin(parse_head(raw), end)
+
+    def _begin(self, head: RequestHead, end: int) -> RequestHead:
+        """The head takes `end` bytes; what follows is its body's, and the next one's."""
+        self.data = self.data[end:]
         self.taken = 0
         self._left = head.content_length or 0
         if head.chunked:

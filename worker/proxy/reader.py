@@ -1,4 +1,6 @@
-"""Response heads of HTTP upstream servers (sans-IO, over httptools), checked before they are believed.
+"""Response heads of HTTP upstream servers (sans-IO), checked before they are believed.
+
+A head as nearly all are is split by `headgate.worker.http.wire`, every other one by httptools.
 
 `read_head(data)` returns (head, bytes taken), None for "need more", or raises `HeadError`. What makes framing
 doubtful (RFC 9112 section 6.3) is refused: repeated or malformed Content-Length, Content-Length with
@@ -9,6 +11,7 @@ even begin as a status line is refused too, where nginx would pass it on as HTTP
 import re
 
 from headgate.worker.http.reader import HTTP_10, HTTP_11, Header
+from headgate.worker.http.wire import split_response
 from headgate.worker.upstream.header import HeadError, ResponseHead, understand
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -52,6 +55,21 @@ _parser = _new_parser()
 
 def read_head(data: bytes) -> tuple[ResponseHead, int] | None:
     """The head at the start of `data`."""
+    usual = split_response(data)
+    if usual is None:
+        return parse_response(data)
+    taken, status, reason, version, fields = usual
+    return _understood(ResponseHead(status, reason, version, fields)), taken
+
+
+def _understood(head: ResponseHead) -> ResponseHead:
+    if head.status >= 200 or head.status == 101:  # other interim heads frame nothing
+        understand(head)
+    return head
+
+
+def parse_response(data: bytes) -> tuple[ResponseHead, int] | None:
+    """As `read_head`, by httptools, whatever the head looks like."""
     global _parser
     # the first empty line ends the head, whichever line ends are used before it
     end = data.find(b"\n\r\n") + 3
@@ -80,9 +98,7 @@ def read_head(data: bytes) -> tuple[ResponseHead, int] | None:
             _parser = _new_parser()  # it waits for a body, which is framed here
     version = HTTP_10 if line[1] == b"0" else HTTP_11
     head = ResponseHead(int(line[2]), line[0][9:].rstrip(b"\r\n"), version, fields)
-    if head.status >= 200 or head.status == 101:  # other interim heads frame nothing
-        understand(head)
-    return head, end
+    return _understood(head), end
 
 
 def _check_start(data: bytes) -> None:

@@ -94,7 +94,8 @@ def _transfer_encoding(head: ResponseHead, name: bytes, value: bytes) -> None:
 
 
 def _connection(head: ResponseHead, name: bytes, value: bytes) -> None:
-    if b"close" in value.lower():
+    low = value.lower()
+    if low != b"keep-alive" and b"close" in low:  # `in` takes long to say no
         head.close = True
 
 
@@ -160,7 +161,8 @@ def _drop_repeated(head: ResponseHead) -> None:
     kept = []
     for field in head.fields:
         low = field[0].lower()
-        if low not in _DROPPED or first.setdefault(low, field) is field:
+        if low not in _DROPPED or low not in first:
+            first[low] = field
             kept.append(field)
             continue
         if head.dropped is None:
