@@ -61,6 +61,7 @@ MODULES = [
     "headgate.worker.subrequest.addition",
     "headgate.worker.http.sub_filter",
     "headgate.worker.subrequest.ssi",
+    "headgate.worker.script.directives",
     "headgate.worker.http.ranges",
     "headgate.worker.http.trailers",
     "headgate.worker.http.limit_rate",

@@ -4,7 +4,7 @@ Built by `headgate.worker.http.directives`; nothing here knows how a configurati
 """
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from headgate.conf.directive import Conf
 from headgate.worker.http.listen import Listen
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from headgate.masterd.zones import TableSpec, ZoneSpec
     from headgate.worker.http.directives import CoreHttp, CoreLocation, CoreServer
     from headgate.worker.http.location import LocationTree
-    from headgate.worker.http.log import AccessLog, Buffer
+    from headgate.worker.http.log import Buffer
     from headgate.worker.http.log_format import LogFormat
     from headgate.worker.http.request import Request
+    from headgate.worker.http.server import HttpWorker
     from headgate.worker.upstream.directives import ZoneUse
     from headgate.worker.upstream.group import Group
 
@@ -30,6 +31,12 @@ Result = int | None
 Handler = Callable[["Request"], Result | Awaitable[Result]]
 Rule = Callable[["Request"], Result]  # of the rewrite phases: a plain function, whose result may be STOP too
 HeaderFilter = Callable[["Request"], None]
+
+
+class LogWriter(Protocol):
+    """What hears of a request at its end."""
+
+    def write(self, r: "Request") -> None: ...
 
 
 class Location:
@@ -81,7 +88,7 @@ class Location:
         self.precontent: tuple[Handler, ...] = ()
         self.content: tuple[Handler, ...] = ()
         self.filters: tuple[HeaderFilter, ...] = ()
-        self.access_logs: tuple[AccessLog, ...] = ()
+        self.access_logs: tuple[LogWriter, ...] = ()
         self.error_log: ErrorLog = None  # type: ignore[assignment]
         self.tree: LocationTree | None = None
 
@@ -137,8 +144,8 @@ class HttpConf:
     """The http block. `listens` are the addresses to bind; each has its `hosts`."""
 
     __slots__ = (
-        "core", "finishers", "groups", "listens", "locations", "log_buffers", "log_formats", "servers", "tls",
-        "tables", "zone_uses", "zones",
+        "core", "finishers", "groups", "listens", "locations", "log_buffers", "log_formats", "servers", "starters",
+        "tables", "tls", "zone_uses", "zones",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -155,3 +162,5 @@ class HttpConf:
         self.tables: dict[str, TableSpec] = {}  # of the same, those that need no slots
         # run, in order, once names are resolved and everything is merged
         self.finishers: list[Callable[[], None]] = []
+        # run in each worker before it accepts
+        self.starters: list[Callable[[HttpWorker], None]] = []

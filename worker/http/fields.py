@@ -17,6 +17,8 @@ _HOST = re.compile(rb"(\[[^\x00-\x20\x7f/\\\[\]]+\]|[^\x00-\x20\x7f/\\:\[\]]+)(?
 _OLD_MSIE = re.compile(rb"MSIE [456]\.")
 REFUSED = frozenset((b"TRACE", b"CONNECT"))
 
+_SENDABLE = (re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"), re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*"))
+
 _hosts: dict[bytes, bytes] = {}
 
 
@@ -70,3 +72,8 @@ def distrusted(r: "Request", disable: frozenset[str]) -> bool:
     if "msie6" not in disable or r.method != b"POST" or b"SV1" in agent:
         return False
     return _OLD_MSIE.search(agent) is not None
+
+
+def sendable(field: Header) -> bool:
+    """Whether a field can be sent: a line break in it would start another one."""
+    return all(rule.fullmatch(part) is not None for rule, part in zip(_SENDABLE, field, strict=True))

@@ -128,5 +128,7 @@ def start(cycle: "Cycle", loop: asyncio.AbstractEventLoop, worker: "Worker") -> 
     live = [group.live for group in served.groups if group.live is not None]
     for each in live[worker.index % workers :: workers]:  # one worker for each, all workers together for all
         each.keep()
+    for starter in http.starters:
+        starter(served)
     served.listen(worker.listening)
     return served

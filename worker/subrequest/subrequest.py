@@ -185,6 +185,16 @@ async def fetch(r: Request, uri: bytes, args: bytes = b"", **options: "Unpack[Op
     It can be awaited in a request's coroutine and in asyncio tasks, several at once with asyncio.gather. A subrequest
     that breaks off is a Reply with that `rc`. Raises SubrequestError; whoever stops waiting cancels it.
     """
+    kept = not (options.get("background") or options.get("header_only"))
+    return await _ask(r, uri, args, kept, options)
+
+
+async def include(r: Request, uri: bytes, args: bytes = b"", **options: "Unpack[Options]") -> Reply:
+    """As `fetch`, but the body goes to the client in its place; the Reply has none."""
+    return await _ask(r, uri, args, False, options)
+
+
+async def _ask(r: Request, uri: bytes, args: bytes, kept: bool, options: Options) -> Reply:
     future: asyncio.Future[Reply] = r.conn.worker.loop.create_future()
 
     def done(sr: Request, rc: int) -> int:
@@ -192,7 +202,6 @@ async def fetch(r: Request, uri: bytes, args: bytes = b"", **options: "Unpack[Op
             future.set_result(_reply(sr, rc))
         return 0
 
-    kept = not (options.get("background") or options.get("header_only"))
     sr = subrequest(r, uri, args, in_memory=kept, done=done, **options)
     try:
         return await future

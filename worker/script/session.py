@@ -1,0 +1,91 @@
+"""Running a user's coroutine for a request.
+
+User code runs in an asyncio task of its own, because asyncio's libraries expect one. What it wants of the request (a
+piece of the body, sending) is done by the request's own coroutine: `Session.do` queues it, `Session.run` serves the
+queue until the task has ended. The client's leaving cancels the task.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from headgate.worker.http.reader import BadRequest
+from headgate.worker.http.request import Interrupted, Replaced
+
+if TYPE_CHECKING:
+    from headgate.worker.http.request import Request
+
+T = TypeVar("T")
+Operation = tuple[Coroutine[Any, Any, Any], "asyncio.Future[Any]"]
+
+
+class Session:
+    """One handler's run."""
+
+    __slots__ = ("_over", "_queue", "_waiter", "loop", "request")
+
+    def __init__(self, request: "Request") -> None:
+        self.request = request
+        self.loop = request.conn.worker.loop
+        self._queue: deque[Operation] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._over = False
+
+    async def do(self, operation: Coroutine[Any, Any, T]) -> T:
+        """Have the request's coroutine run `operation`; for user code, in whichever task it is."""
+        if self._over:
+            operation.close()
+            raise RuntimeError("the request's handler has ended")
+        future: asyncio.Future[T] = self.loop.create_future()
+        self._queue.append((operation, future))
+        self._wake()
+        return await future
+
+    def _wake(self, _: object = None) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def run(self, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run `start()` in a task to its end and return what it returns; in the request's coroutine."""
+        task = self.loop.create_task(start())
+        task.add_done_callback(self._wake)
+        try:
+            while True:
+                if self._queue:
+                    await self._serve(*self._queue.popleft())
+                elif task.done():
+                    return task.result()
+                else:
+                    self._waiter = self.loop.create_future()
+                    await self._waiter
+        except asyncio.CancelledError:  # the handler cancelled itself: an error like others, not the end of the worker
+            raise RuntimeError("the handler was cancelled") from None
+        finally:
+            self._over = True
+            task.cancel()
+            for operation, future in self._queue:
+                operation.close()
+                future.cancel()
+
+    async def _serve(self, operation: Coroutine[Any, Any, Any], future: "asyncio.Future[Any]") -> None:
+        if future.cancelled():
+            operation.close()
+            return
+        try:
+            result = await operation
+        except Exception as error:
+            if future.cancelled():
+                raise
+            if not for_user(error):
+                future.cancel()
+                raise
+            future.set_exception(error)
+        else:
+            if not future.cancelled():
+                future.set_result(result)
+
+
+def for_user(error: Exception) -> bool:
+    """Whether a handler may see it; what ends the request as a whole passes it by."""
+    return not isinstance(error, BadRequest | Interrupted | Replaced)
