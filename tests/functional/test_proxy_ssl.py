@@ -320,6 +320,17 @@ def test_two_names_two_connections(headgate: Factory, pki: Pki, secure: Callable
     assert [shake.sni for shake in one.handshakes] == ["a.example", "b.example"]
 
 
+def test_a_name_that_cannot_be_sent(headgate: Factory, pki: Pki, secure: Callable[..., TlsBackend]) -> None:
+    one = secure(pki.leaf)
+    running = headgate(
+        conf(f"location / {{ proxy_pass https://{one.address}; proxy_ssl_server_name on; proxy_ssl_name $arg_n; }}")
+    )
+    for name in (".a.example", "a" * 300):
+        assert running.get(f"/?n={name}").status == 500
+    running.expect_log(r'SSL_set_tlsext_host_name\("\.a\.example"\) failed')
+    running.allow("SSL_set_tlsext_host_name")
+
+
 def _ends_with_close(request: Request) -> bytes:
     return b"HTTP/1.0 200 OK\r\n\r\nall of it" + CLOSE
 
@@ -359,4 +370,8 @@ def test_a_slow_client_holds_the_server_back(headgate: Factory, pki: Pki, secure
         one.wait_requests(1)
         client.read_until(b"\r\n\r\n")
         assert len(sent) < 29
-        assert client.read(size) == b"x" * size
+        got = len(client.buffer)
+        while got < size:
+            data = client.socket.recv(1 << 20)
+            assert data == b"x" * len(data) != b""
+            got += len(data)

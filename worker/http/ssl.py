@@ -95,6 +95,7 @@ class SslConf(Conf, level=Ctx.SERVER):
     session_cache: int | None = directive("ssl_session_cache", HS, "1|2", _session_cache)
     session_tickets: bool = directive("ssl_session_tickets", HS, "flag", slots.flag, default=True)
     session_timeout: float = directive("ssl_session_timeout", HS, "1", slots.sec, default=300.0)
+    buffer_size: int = directive("ssl_buffer_size", HS, "1", slots.size, default=16384)
     conf_command: list[tuple[str, str, Place]] = directive("ssl_conf_command", HS, "2", conf_command, many=True)
     reject_handshake: bool = directive("ssl_reject_handshake", HS, "flag", slots.flag, default=False)
     context: ssl.SSLContext | None
@@ -147,6 +148,8 @@ class SslConf(Conf, level=Ctx.SERVER):
                 raise ContextError(f'cannot load DH parameters "{self.dhparam}" ({text(error)})') from None
         made.set_alpn_protocols(["http/1.1", "http/1.0", "http/0.9"])
         openssl.keep_sessions(made, self.session_cache, int(self.session_timeout))
+        if self.buffer_size < 16384:
+            openssl.limit_records(made, self.buffer_size)
         if self.verify_client != OFF:
             self._ask_for_certificates(made)
         commands = [("Groups", self.ecdh_curve)] if self.ecdh_curve != "auto" else []

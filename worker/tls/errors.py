@@ -19,7 +19,9 @@ _MESSAGE = re.compile(r"(?:\[[^]]*\] )?(.*?)(?: \(_ssl\.c:\d+\))?$", re.S)
 
 
 def text(error: Exception) -> str:
-    """`SSL: error:...` of an SSLError; of an OSError that of OpenSSL for a system call."""
+    """`SSL: error:...` of an SSLError; of another OSError that of OpenSSL for a system call."""
+    if not isinstance(error, OSError):
+        return f"SSL: {error}"
     if not isinstance(error, ssl.SSLError):
         number = getattr(error, "errno", None) or 0
         return f"SSL: error:{0x80000000 | number:08X}:system library::{getattr(error, 'strerror', None) or error}"

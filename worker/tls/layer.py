@@ -43,12 +43,15 @@ class TlsLayer(asyncio.Protocol):
         changed: Callable[[], None],
         *,
         server_side: bool = False,
-        server_hostname: str | None = None,
+        server_hostname: bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> None:
-        """`upper` is the protocol above; `changed` is called when the handshake has ended, well or not."""
+        """`upper` is the protocol above; `changed` is called when the handshake has ended, well or not.
+
+        Raises ValueError, UnicodeError or SSLError when `server_hostname` cannot be sent.
+        """
         self._upper = upper
-        self._changed = changed
+        self._changed: Callable[[], None] | None = changed
         self._raw: Any = None
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -111,11 +114,16 @@ class TlsLayer(asyncio.Protocol):
             return
         self._flush()
         self.done = True
-        self._changed()
+        self._tell()
 
     def _failed(self, error: Exception) -> None:
         self.error = error
-        self._changed()
+        self._tell()
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, None  # a connection that is kept keeps no request alive
+        if changed is not None:
+            changed()
 
     def _read(self) -> None:
         """Hand up all that has come."""

@@ -16,7 +16,7 @@ from typing import Any
 _CONF_FLAGS = 0x2 | 0x4 | 0x8 | 0x10 | 0x20
 _CONF_TYPE_FILE, _CONF_TYPE_DIR = 2, 3
 _SSL_VERIFY_PEER = 1
-_SET_SESS_CACHE_SIZE, _SET_SESS_CACHE_MODE = 42, 44  # SSL_CTX_ctrl()
+_SET_SESS_CACHE_SIZE, _SET_SESS_CACHE_MODE, _SET_MAX_SEND_FRAGMENT = 42, 44, 52  # SSL_CTX_ctrl()
 _GET_GROUPS, _GET_RAW_CIPHERLIST, _GET_NEGOTIATED_GROUP = 90, 110, 134  # SSL_ctrl()
 _UNKNOWN_GROUP = 0x1000000  # TLSEXT_nid_unknown: the rest is the number on the wire
 _SESS_CACHE_OFF, _SESS_CACHE_SERVER = 0, 2
@@ -185,6 +185,11 @@ def keep_sessions(context: ssl.SSLContext, count: int | None, timeout: int) -> N
     if count:
         lib.SSL_CTX_ctrl(_context(context), _SET_SESS_CACHE_SIZE, count, None)
     lib.SSL_CTX_set_timeout(_context(context), timeout)
+
+
+def limit_records(context: ssl.SSLContext, size: int) -> None:
+    """Send no record of more than `size` bytes; OpenSSL allows 512 to 16384."""
+    _library().SSL_CTX_ctrl(_context(context), _SET_MAX_SEND_FRAGMENT, min(max(size, 512), 16384), None)
 
 
 def take_over(tls: ssl.SSLObject, context: ssl.SSLContext) -> None:

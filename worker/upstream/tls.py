@@ -16,7 +16,7 @@ from headgate.worker.tls.context import ContextError, Mismatch, Pem, read_pem
 from headgate.worker.tls.errors import text
 from headgate.worker.tls.layer import TlsLayer
 from headgate.worker.tls.names import matches
-from headgate.worker.upstream.errors import Kind, UpstreamError
+from headgate.worker.upstream.errors import GiveUp, Kind, UpstreamError
 
 if TYPE_CHECKING:
     from headgate.worker.http.request import Request
@@ -63,7 +63,7 @@ class Use:
     sni: str | None
 
     def layer(self, u: "Upstream", conn: "UpstreamConnection", address: bytes) -> TlsLayer:
-        """The layer for a new connection to the peer at `address`."""
+        """The layer for a new connection to the peer at `address`. Raises GiveUp when the name cannot be sent."""
         client = self.client
         session = None
         key = (u.group.name, address, self.sni or "")
@@ -74,7 +74,12 @@ class Use:
         def changed() -> None:
             request.wake(UPSTREAM)
 
-        layer = TlsLayer(conn, client.context, changed, server_hostname=self.sni, session=session)
+        sni = self.sni.encode("utf-8", "surrogateescape") if self.sni is not None else None
+        try:
+            layer = TlsLayer(conn, client.context, changed, server_hostname=sni, session=session)
+        except (ssl.SSLError, ValueError) as error:
+            request.log(Level.ERROR, f'SSL_set_tlsext_host_name("{self.sni}") failed ({text(error)})')
+            raise GiveUp(500) from None
         if client.sessions is not None:
             layer.first = lambda layer: client.keep(key, layer)
         return layer
