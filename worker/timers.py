@@ -6,8 +6,9 @@ gets `on_deadline()`. Moving a deadline later, the common case, costs nothing bu
 """
 
 import asyncio
+from typing import Final
 
-TICK = 0.05  # seconds
+TICK: Final = 0.05  # seconds
 
 
 class Timed:

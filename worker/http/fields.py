@@ -1,7 +1,7 @@
 """Requests by nginx's rules: which methods and field names are taken, what a Host may look like, old browsers."""
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from headgate.masterd.logfile import Level
 from headgate.worker.http.reader import BadRequest, Header, RequestHead
@@ -10,16 +10,16 @@ from headgate.worker.http.uri import is_authority
 if TYPE_CHECKING:
     from headgate.worker.http.request import Request
 
-_VALID = re.compile(rb"[A-Za-z0-9-]+")
-_VALID_UNDERSCORES = re.compile(rb"[A-Za-z0-9_-]+")
-_HOST = re.compile(rb"(\[[^\x00-\x20\x7f/\\\[\]]+\]|[^\x00-\x20\x7f/\\:\[\]]+)(?::(\d*))?")
+_VALID: Final = re.compile(rb"[A-Za-z0-9-]+")
+_VALID_UNDERSCORES: Final = re.compile(rb"[A-Za-z0-9_-]+")
+_HOST: Final = re.compile(rb"(\[[^\x00-\x20\x7f/\\\[\]]+\]|[^\x00-\x20\x7f/\\:\[\]]+)(?::(\d*))?")
 
-_OLD_MSIE = re.compile(rb"MSIE [456]\.")
-REFUSED = frozenset((b"TRACE", b"CONNECT"))
+_OLD_MSIE: Final = re.compile(rb"MSIE [456]\.")
+REFUSED: Final = frozenset((b"TRACE", b"CONNECT"))
 
-_SENDABLE = (re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"), re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*"))
+_SENDABLE: Final = (re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"), re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*"))
 
-_hosts: dict[bytes, bytes] = {}
+_hosts: Final[dict[bytes, bytes]] = {}
 
 
 def keep(r: "Request") -> list[Header]:

@@ -5,12 +5,15 @@ first, so the cost does not grow with the number of locations.
 """
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from headgate.worker.http.conf import Location
 
-PREFIX, FINAL, REDIRECT = range(3)  # how a location was found; regexes may still replace a PREFIX one
+# how a location was found; regexes may still replace a PREFIX one
+PREFIX: Final = 0
+FINAL: Final = 1
+REDIRECT: Final = 2
 
 
 class LocationTree:

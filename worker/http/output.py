@@ -7,7 +7,7 @@ Server and Date are made once a second for each status.
 import re
 from functools import lru_cache
 from time import gmtime, time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from headgate.masterd.cli import VERSION
 from headgate.worker.http.chunked import LAST_CHUNK, last_chunk
@@ -16,7 +16,7 @@ from headgate.worker.http.reader import HTTP_11
 if TYPE_CHECKING:
     from headgate.worker.http.request import Request
 
-REASONS = {
+REASONS: Final = {
     200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 206: "Partial Content",
     301: "Moved Permanently", 302: "Moved Temporarily", 303: "See Other", 304: "Not Modified",
     307: "Temporary Redirect", 308: "Permanent Redirect",
@@ -30,12 +30,12 @@ REASONS = {
     507: "Insufficient Storage",
 }  # fmt: skip
 
-NAME = b"headgate"
-SERVER = {"on": NAME + b"/" + VERSION.encode(), "off": NAME, "build": NAME + b"/" + VERSION.encode()}
+NAME: Final = b"headgate"
+SERVER: Final = {"on": NAME + b"/" + VERSION.encode(), "off": NAME, "build": NAME + b"/" + VERSION.encode()}
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_COALESCE = 16384  # bytes: up to here head and body are joined into one buffer
+_COALESCE: Final = 16384  # bytes: up to here head and body are joined into one buffer
 
 
 @lru_cache(1024)
@@ -64,9 +64,9 @@ class _Starts:
         self.lines.clear()
 
 
-_starts = _Starts()
+_starts: Final = _Starts()
 _join_field = b": ".join
-_CHARSET = re.compile(rb" *; *charset=[^;]*", re.IGNORECASE)
+_CHARSET: Final = re.compile(rb" *; *charset=[^;]*", re.IGNORECASE)
 
 
 def status_text(status: int) -> bytes:

@@ -7,6 +7,7 @@ status becomes an error page, which may be an internal redirect and start over.
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from headgate.masterd.logfile import Level
 from headgate.worker.http import special
@@ -17,12 +18,12 @@ from headgate.worker.http.regex import RegexError
 from headgate.worker.http.request import Interrupted, Replaced, Request
 from headgate.worker.http.uri import escape_uri
 
-DONE = 0  # the response is complete
-REDIRECT = -1  # r.redirect() was called: start over with the new URI
-NAMED = -2  # r.location is a named location: go on with its rewrite phase
-STOP = -3  # of a rewrite rule: the rest of the rules is left out
-CONTENT = -4  # r.location is known and its access granted: go on with the content phase
-ALLOWED = -5  # of an access handler: the request may come in
+DONE: Final = 0  # the response is complete
+REDIRECT: Final = -1  # r.redirect() was called: start over with the new URI
+NAMED: Final = -2  # r.location is a named location: go on with its rewrite phase
+STOP: Final = -3  # of a rewrite rule: the rest of the rules is left out
+CONTENT: Final = -4  # r.location is known and its access granted: go on with the content phase
+ALLOWED: Final = -5  # of an access handler: the request may come in
 PHASES = ("server_rewrite", "find_location", "rewrite", "preaccess", "access", "precontent", "content", "log")
 
 

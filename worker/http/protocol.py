@@ -9,7 +9,7 @@ import contextlib
 import socket
 import struct
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from headgate.masterd.logfile import Level
 from headgate.worker.http import fields, phases, uri
@@ -25,12 +25,16 @@ if TYPE_CHECKING:
     from headgate.worker.http.server import HttpWorker
 
 # what a deadline means
-IDLE, HEAD, SENDING, DISCARDING, LINGERING = "idle", "head", "sending", "discarding", "lingering"
-READ_AHEAD = 65536  # bytes held back while a request runs, before reading is paused
+IDLE: Final = "idle"
+HEAD: Final = "head"
+SENDING: Final = "sending"
+DISCARDING: Final = "discarding"
+LINGERING: Final = "lingering"
+READ_AHEAD: Final = 65536  # bytes held back while a request runs, before reading is paused
 
 _RESET = struct.pack("ii", 1, 0)  # struct linger
 
-_numbers = count(1)
+_numbers: Final = count(1)
 
 
 class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only have compiled bases

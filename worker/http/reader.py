@@ -10,7 +10,7 @@ parser serves all connections of the worker.
 
 import re
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from headgate.worker.http.chunked import ChunkedError, ChunkedReader
 from headgate.worker.http.wire import split_request
@@ -18,13 +18,15 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 Header = tuple[bytes, bytes]
 
-HTTP_09, HTTP_10, HTTP_11 = 9, 10, 11
+HTTP_09: Final = 9
+HTTP_10: Final = 10
+HTTP_11: Final = 11
 
-_REQUEST_LINE = re.compile(rb"([A-Z_-]+) +([^\x00-\x20\x7f]+) +HTTP/([1-9]\d?)\.(\d{1,2}) *\r?\n")
-_SIMPLE_REQUEST = re.compile(rb"GET +(/[^\x00-\x20\x7f]*) *\r?\n")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*\r?\n")
-_LENGTH = re.compile(rb"\d{1,18}")
-_PLAIN_NAME = re.compile(rb"[A-Za-z0-9-]+")
+_REQUEST_LINE: Final = re.compile(rb"([A-Z_-]+) +([^\x00-\x20\x7f]+) +HTTP/([1-9]\d?)\.(\d{1,2}) *\r?\n")
+_SIMPLE_REQUEST: Final = re.compile(rb"GET +(/[^\x00-\x20\x7f]*) *\r?\n")
+_FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*\r?\n")
+_LENGTH: Final = re.compile(rb"\d{1,18}")
+_PLAIN_NAME: Final = re.compile(rb"[A-Za-z0-9-]+")
 
 
 class BadRequest(Exception):
@@ -100,7 +102,7 @@ class _Collector:
         self.complete = True
 
 
-_collector = _Collector()
+_collector: Final = _Collector()
 
 
 def _new_parser() -> HttpRequestParser:
@@ -289,7 +291,7 @@ _ONCE = (
     b"authorization",
 )
 _FRAMING |= dict.fromkeys(_ONCE, _on_unique)
-_known: dict[bytes, Learn | None] = {}  # by the client's spelling, so that the usual ones need no lower()
+_known: Final[dict[bytes, Learn | None]] = {}  # by the client's spelling, so that the usual ones need no lower()
 
 
 def _on_odd(head: RequestHead, name: bytes, value: bytes) -> None:

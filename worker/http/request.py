@@ -8,7 +8,7 @@ awaited as well (connect, resolve, user code); then the future's callback steps 
 import asyncio
 import os
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from headgate.masterd.logfile import Level
 from headgate.worker.http import filters, output
@@ -26,13 +26,19 @@ if TYPE_CHECKING:
     from headgate.worker.upstream.upstream import Upstream
 
 # what a request may wait for; `wait` takes any union of them
-BODY, DRAIN, UPSTREAM, CHILD = 1, 2, 4, 8
+BODY: Final = 1
+DRAIN: Final = 2
+UPSTREAM: Final = 4
+CHILD: Final = 8
 
 # Request.allow_ranges: none; one, cut out of the body as it passes; any number, which the body's sender
 # takes from Request.ranges; one, likewise
-NO_RANGES, ONE_RANGE, ANY_RANGES, OWN_RANGE = 0, 1, 2, 3
+NO_RANGES: Final = 0
+ONE_RANGE: Final = 1
+ANY_RANGES: Final = 2
+OWN_RANGE: Final = 3
 
-MAX_URI_CHANGES = 10  # internal redirects and rewrites of one request (NGX_HTTP_MAX_URI_CHANGES)
+MAX_URI_CHANGES: Final = 10  # internal redirects and rewrites of one request (NGX_HTTP_MAX_URI_CHANGES)
 
 
 T = TypeVar("T")

@@ -5,22 +5,23 @@ arguments stay as they were written.
 """
 
 import re
+from typing import Final
 
 from headgate.worker.http.reader import BadRequest
 
-_PLAIN = re.compile(rb"((?:/[^\x00-\x20\x7f%?#./][^\x00-\x20\x7f%?#/]*)*/?)(?:\?([^\x00-\x20\x7f#]*))?")
-_ABSOLUTE = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#@\\]*)((?:[/?#][^\x00]*)?)")
-_AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[^\x00-\x20\x7f/:?#@]+):\d{1,5}")
-_ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})|%[0-9A-Fa-f].?|%(.?)", re.DOTALL)
-_REDIRECT = re.compile(rb"%([0-9A-Fa-f]{2})|%[0-9A-Fa-f].?|%(.?)|(\?)", re.DOTALL)
-_SLASHES = re.compile(rb"/{2,}")
-_CLIMBS = re.compile(rb"(?:^|/)\.\.(?:/|\Z)|\x00")
-_SAFE_PATH = bytes(c for c in range(0x21, 0x7F) if c not in b'"#%<>?\\^`{|}')
-_SAFE_ARGS = bytes(c for c in range(0x21, 0x7F) if c not in b'"#%&+;<>?\\^`{|}')
-_SAFE_HTML = bytes(c for c in range(0x21, 0x7F) if c not in b"\"#%'<>\\^`{|}")
-_SAFE_COMPONENT = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
+_PLAIN: Final = re.compile(rb"((?:/[^\x00-\x20\x7f%?#./][^\x00-\x20\x7f%?#/]*)*/?)(?:\?([^\x00-\x20\x7f#]*))?")
+_ABSOLUTE: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#@\\]*)((?:[/?#][^\x00]*)?)")
+_AUTHORITY: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[^\x00-\x20\x7f/:?#@]+):\d{1,5}")
+_ESCAPED: Final = re.compile(rb"%([0-9A-Fa-f]{2})|%[0-9A-Fa-f].?|%(.?)", re.DOTALL)
+_REDIRECT: Final = re.compile(rb"%([0-9A-Fa-f]{2})|%[0-9A-Fa-f].?|%(.?)|(\?)", re.DOTALL)
+_SLASHES: Final = re.compile(rb"/{2,}")
+_CLIMBS: Final = re.compile(rb"(?:^|/)\.\.(?:/|\Z)|\x00")
+_SAFE_PATH: Final = bytes(c for c in range(0x21, 0x7F) if c not in b'"#%<>?\\^`{|}')
+_SAFE_ARGS: Final = bytes(c for c in range(0x21, 0x7F) if c not in b'"#%&+;<>?\\^`{|}')
+_SAFE_HTML: Final = bytes(c for c in range(0x21, 0x7F) if c not in b"\"#%'<>\\^`{|}")
+_SAFE_COMPONENT: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 
-_seen: dict[tuple[bytes, bool], tuple[bytes, bytes]] = {}
+_seen: Final[dict[tuple[bytes, bool], tuple[bytes, bytes]]] = {}
 
 
 def split_target(target: bytes, merge_slashes: bool) -> tuple[bytes, bytes]:

@@ -9,16 +9,17 @@ even begin as a status line is refused too, where nginx would pass it on as HTTP
 """
 
 import re
+from typing import Final
 
 from headgate.worker.http.reader import HTTP_10, HTTP_11, Header
 from headgate.worker.http.wire import split_response
 from headgate.worker.upstream.header import HeadError, ResponseHead, understand
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.(\d) ([1-9]\d\d)(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?\r?\n")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*\r?\n")
-_VALID_PART = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+(?::[^\x00-\x08\x0a-\x1f\x7f]*)?)?")
-_START = b"HTTP/1."
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.(\d) ([1-9]\d\d)(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?\r?\n")
+_FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*\r?\n")
+_VALID_PART: Final = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+(?::[^\x00-\x08\x0a-\x1f\x7f]*)?)?")
+_START: Final = b"HTTP/1."
 
 
 class _Collector:
@@ -35,7 +36,7 @@ class _Collector:
         self.complete = True
 
 
-_collector = _Collector()
+_collector: Final = _Collector()
 
 
 def _new_parser() -> HttpResponseParser:

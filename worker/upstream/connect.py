@@ -3,7 +3,7 @@
 import errno
 import os
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from headgate.masterd.logfile import Level
 from headgate.worker.http.request import UPSTREAM
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from headgate.worker.upstream.keepalive import Keepalive
     from headgate.worker.upstream.upstream import Upstream
 
-READ_AHEAD = 65536  # bytes received and not yet passed on, before reading is paused
+READ_AHEAD: Final = 65536  # bytes received and not yet passed on, before reading is paused
 
 
 class UpstreamConnection(Timed):  # an asyncio.Protocol, but a compiled class can only have compiled bases

@@ -8,7 +8,7 @@ Names are learned by spelling, so that the usual field costs one dict look-up.
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from headgate.worker.http.output import REASONS
 from headgate.worker.http.reader import HTTP_11, Header
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from headgate.worker.upstream.conf import UpstreamConf
     from headgate.worker.upstream.upstream import Upstream
 
-_LENGTH = re.compile(rb"\d{1,18}")
+_LENGTH: Final = re.compile(rb"\d{1,18}")
 
 
 class HeadError(Exception):
@@ -122,12 +122,12 @@ _CHECKS: dict[bytes, tuple[int, Check]] = {
 }
 _SINGLE = (b"status", b"content-type", b"date", b"last-modified", b"etag", b"server", b"location", b"refresh",
            b"expires")  # fmt: skip
-_MEANING = {name: 1 << i for i, name in enumerate(_SINGLE)} | {name: code for name, (code, _) in _CHECKS.items()}
-_BY_CODE = dict(_CHECKS.values())
-_DROPPED = frozenset((*_SINGLE, *accel.FIELDS)) - accel.REPEATED
-_UNKNOWN = -6
+_MEANING: Final = {name: 1 << i for i, name in enumerate(_SINGLE)} | {name: code for name, (code, _) in _CHECKS.items()}
+_BY_CODE: Final = dict(_CHECKS.values())
+_DROPPED: Final = frozenset((*_SINGLE, *accel.FIELDS)) - accel.REPEATED
+_UNKNOWN: Final = -6
 
-_known: dict[bytes, int] = {}
+_known: Final[dict[bytes, int]] = {}
 
 
 def understand(head: ResponseHead) -> None:
@@ -205,7 +205,7 @@ def _cookie(u: "Upstream", name: bytes, value: bytes) -> None:
     u.request.fields.append((name, u.protocol.rewrite_cookie(u, value)))
 
 
-HANDLERS: dict[bytes, Copy] = {
+HANDLERS: Final[dict[bytes, Copy]] = {
     b"content-type": _content_type,
     b"content-length": _ignore,
     b"connection": _ignore,

@@ -4,15 +4,15 @@
 ngx_http_upstream_test_next, which are one); the other functions gather the values.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from headgate.worker.upstream.errors import BY_STATUS, STATUS, Kind, UpstreamError
 
 if TYPE_CHECKING:
     from headgate.worker.upstream.upstream import Upstream
 
-NOT_IDEMPOTENT = frozenset((b"POST", b"LOCK", b"PATCH"))
-CLIENT_GONE = 499
+NOT_IDEMPOTENT: Final = frozenset((b"POST", b"LOCK", b"PATCH"))
+CLIENT_GONE: Final = 499
 
 
 def decide(

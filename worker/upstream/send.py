@@ -8,7 +8,7 @@ Where both sides are plain the kernel moves the bytes: sendfile from the body's 
 """
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from headgate.worker.http.body import LEAST, receive
 from headgate.worker.http.chunked import LAST_CHUNK, chunk
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from headgate.worker.http.body import RequestBody
     from headgate.worker.upstream.upstream import Upstream
 
-_JOINED = 16384  # bytes: up to here head and body are joined into one buffer
+_JOINED: Final = 16384  # bytes: up to here head and body are joined into one buffer
 
 
 async def send_request(u: "Upstream") -> None:
