@@ -105,7 +105,7 @@ class _Substitute(BodyFilter):
         while True:
             found = min((each for each in self.texts if each.at >= 0), key=lambda each: each.at, default=None)
             end = len(data) if last else self._partial(low, at, found)
-            if found is None or found.at > end:
+            if found is None or found.at >= end:
                 break
             out += (data[at : found.at], self._value(found))
             at = found.at + len(found.text)
