@@ -118,7 +118,9 @@ def names() -> Iterator[Case]:
         yield one(f"unmerged {target}", target, host="slashes.example")
     for host in ("lenient.example", "strict.example"):
         yield one(f"underscores at {host}", "/", ("under_score", "1"), ("X-One", "2"), host=host)
-        yield raw(f"strange names at {host}", f"GET / HTTP/1.1\r\nHost: {host}\r\nX(y): 1\r\nX-One: 1\r\n\r\n".encode())
+        for number, name in enumerate(("X.y", "X!y", "X~", "X(y)")):
+            wire = f"GET / HTTP/1.1\r\nHost: {host}\r\n{name}: 1\r\nX-One: {number}\r\n\r\n"
+            yield raw(f"a field called {name} at {host}", wire.encode())
 
 
 def paths() -> Iterator[Case]:

@@ -28,6 +28,11 @@ def proxied() -> Iterator[Case]:
     """):
         yield get(f"/strip/{what}", host=PROXY)
         yield one(f"HTTP/1.0 {what}", f"/strip/{what}", host=PROXY, version="1.0")
+    for number in range(15):
+        yield one(f"rotating {number}", f"/rotating/{number}", host=PROXY)
+    for what in words("200 closed 404 cut-head 500 503 huge-head cut-body http10 bad-chunk bad-header chunked zero"):
+        yield one(f"failing {what}", f"/failing/{what}", host=PROXY)
+        yield one(f"POST failing {what}", f"/failing/{what}", host=PROXY, method="POST", body=b"to the next")
     for what in ("200", "204", "304", "404", "big", "zero", "own-headers", "redirect-self"):
         yield one(f"HEAD {what}", f"/strip/{what}", host=PROXY, method="HEAD")
     yield one("a range of a proxied answer", "/strip/ranged", ("Range", "bytes=2-3"), host=PROXY)

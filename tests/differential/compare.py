@@ -3,12 +3,18 @@
 A `Pair` is nginx (the oracle) beside another server: headgate, or a second nginx, which shows that what is compared is
 deterministic. `Pair.differences(case)` sends the same bytes to both and returns {field: (nginx's, the other's)}; an
 empty dict means equal. Fields: N.status, N.reason, N.version, N.header.NAME (list of values, the name in its own case),
-N.body, N.trailers, N.interim for each response N, and `end`: whether the connection still serves a request afterwards.
+N.body, N.trailers, N.interim for each response N; `end`: whether the connection still serves a request afterwards;
+log.N.NAME: the fields that each request put into fields.log (the last one is the request that finds out the `end`); and
+the lines in the other logs: main, json, none, site-error.
 
 What is normalized or left out, and why:
 - Date: it is the time of the answer.
 - The product's name, in Server and in default pages: it differs on purpose. Where a default page holds it, the
-  Content-Length is corrected by the difference in length, and logs have PAGE for the sizes of default pages.
+  Content-Length is corrected by the difference in length (to a HEAD too, once a GET has shown the page), and logs have
+  PAGE for the sizes of default pages.
+- What a server knows of a request that it could not read (400, 414, 494, 505): nginx stops at the first byte that it
+  does not like, headgate reads on to the head's end, so that log fields made from request fields differ.
+- The boundary of a multipart body, but not its length: it is a random number.
 - The servers' own ports and directories: they differ, so %%PORT_n%% and %%DIR%% stand for them.
 - The order of different header names: it has no meaning (RFC 9110 section 5.3). The order of values of one name has.
 """
@@ -16,7 +22,7 @@ What is normalized or left out, and why:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,11 +30,21 @@ from tests.client import Client, MalformedError, Response, TruncatedError
 from tests.harness import Server
 
 PRODUCT = re.compile(rb"(?:nginx|headgate)(?:/[0-9.]+)?")
-SIZE = re.compile(r'(;body=|ngth=|" \d{3} )(\d+)\b')  # a size in fields.log or main.log
+LOGS = ("fields", "main", "json", "none", "site-error")
+ERROR_START = re.compile(r"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d (\[\w+\]) \d+#\d+: \*\d+ ")
+BOUNDARY = re.compile(rb"multipart/byteranges; boundary=([^\s;]+)")
+TIME = re.compile(r"\[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]")
 UNCOMPARED = {"date"}
 TIMEOUT = 3.0
+MARKER_PORT = 3
+UNREAD = {"400", "414", "494", "505"}
+READ = {
+    "case", "length", "host", "http_host", "protocol", "method", "uri", "document_uri", "args", "query", "request_uri",
+    "filename", "type", "clength", "cookie", "arg", "method_map", "forwarded",
+}  # fmt: skip
 PROBE = b"GET /-/probe HTTP/1.1\r\nHost: probe.invalid\r\nConnection: close\r\n\r\n"
 Fields = dict[str, object]
+Differences = dict[str, tuple[object, object]]
 
 
 @dataclass(frozen=True)
@@ -48,10 +64,19 @@ class Case:
 
 @dataclass(frozen=True)
 class Explained:
-    """A difference that is meant: why, and the exact fields, each with the other server's value."""
+    """A difference that is meant: why, and the fields, each with the other server's value.
+
+    With `follows`, other fields may differ too: they follow from these.
+    """
 
     why: str
     fields: Mapping[str, object] = field(default_factory=dict)
+    follows: bool = False
+
+    def covers(self, found: Differences) -> bool:
+        """Whether the differences `found` are exactly these."""
+        others = {key: other for key, (_, other) in found.items() if not self.follows or key in self.fields}
+        return others == self.fields
 
 
 class Pair:
@@ -60,14 +85,10 @@ class Pair:
     def __init__(self, nginx: Server, other: Server) -> None:
         self.nginx, self.other = Side(nginx), Side(other)
 
-    def differences(self, case: Case) -> dict[str, tuple[object, object]]:
+    def differences(self, case: Case) -> Differences:
         """{field: (nginx's value, the other's)} of the fields that differ."""
         left, right = self.nginx.outcome(case), self.other.outcome(case)
         return {key: (left.get(key), right.get(key)) for key in {**left, **right} if left.get(key) != right.get(key)}
-
-    def logs(self, name: str) -> tuple[list[str], list[str]]:
-        """Both servers' log file `name`, normalized and sorted: requests may be logged in another order."""
-        return sorted(self.nginx.log(name)), sorted(self.other.log(name))
 
 
 class Side:
@@ -75,26 +96,32 @@ class Side:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.pages: set[str] = set()  # the sizes of its default pages, as seen in its answers
+        self.pages: dict[str, str] = {}  # the sizes of its default pages, as seen in its answers -> normalized
+        self.sizes: set[str] = set()  # those that this case's answers had
+        self.read = dict.fromkeys(LOGS, 0)  # bytes of each log that have been read
 
     def outcome(self, case: Case) -> Fields:
-        """What the server answered to `case`, as named fields."""
-        fields: Fields = {}
+        """What the server answered to `case` and what it logged, as named fields."""
+        self.sizes = set()
         with Client(self.server.port(case.port), case.host, timeout=TIMEOUT) as client:
-            try:
-                client.send(case.wire)
-                if case.raw:
-                    fields["raw"] = self.normalize(client.read_all())
-                    return fields
-                for number, method in enumerate(case.methods):
-                    for key, value in self._response(client, method).items():
-                        fields[f"{number}.{key}"] = value
-            except ConnectionError as error:
-                fields["error"] = type(error).__name__
-            except MalformedError as error:
-                fields["malformed"] = self.normalize(str(error).encode() + client.read_all())
-                return fields
-            fields["end"] = _end(client)
+            fields = self._answers(client, case)
+        return {**fields, **self._logged()}
+
+    def _answers(self, client: Client, case: Case) -> Fields:
+        fields: Fields = {}
+        try:
+            client.send(case.wire)
+            if case.raw:
+                return {"raw": self.normalize(client.read_all())}
+            for number, method in enumerate(case.methods):
+                for key, value in self._response(client, method).items():
+                    fields[f"{number}.{key}"] = value
+        except ConnectionError as error:
+            fields["error"] = type(error).__name__
+        except MalformedError as error:
+            fields["malformed"] = self.normalize(str(error).encode() + client.read_all())
+            return fields
+        fields["end"] = _end(client)
         return fields
 
     def _response(self, client: Client, method: str) -> Fields:
@@ -106,9 +133,14 @@ class Side:
             return {**self._fields(error.partial), "truncated": True}
 
     def _fields(self, reply: Response) -> Fields:
-        body = self.normalize(reply.body)
-        if PRODUCT.search(reply.body):
-            self.pages.add(str(len(reply.body)))
+        content = reply.body
+        boundary = BOUNDARY.match((reply.all("content-type") or [""])[0].encode())
+        if boundary is not None:
+            content = content.replace(boundary[1], b"B" * len(boundary[1]))
+        body = self.normalize(content)
+        if PRODUCT.search(content):
+            self.pages[str(len(content))] = str(len(body))
+            self.sizes.add(str(len(content)))
         fields: Fields = {
             "version": reply.version,
             "status": reply.status,
@@ -121,8 +153,12 @@ class Side:
             if name.lower() in UNCOMPARED:
                 continue
             text = self.normalize(value.encode("latin-1")).decode("latin-1")
-            if name.lower() == "content-length" and int(value) == len(reply.body):
-                text = str(len(body))
+            if name.lower() == "content-length":
+                text = str(len(body)) if int(value) == len(content) else self.pages.get(value, value)
+                if text != value:
+                    self.sizes.add(value)
+            elif name.lower() == "content-type" and boundary is not None:
+                text = text.replace(boundary[1].decode(), "B" * len(boundary[1]))
             values = fields.setdefault(f"header.{name}", [])
             assert isinstance(values, list)
             values.append(text)
@@ -135,21 +171,51 @@ class Side:
             data = re.sub(rb"(?<![0-9])%d(?![0-9])" % port, b"%%%%PORT_%d%%%%" % index, data)
         return PRODUCT.sub(b"PRODUCT", data)
 
-    def log(self, name: str) -> list[str]:
-        """The lines of a log file of the stopped server, without what depends on time, numbers and the product."""
+    def _logged(self) -> Fields:
+        """What has come into the logs since the last call.
+
+        A request is logged when it is over, which a lingering close delays until the client has left. Both servers
+        handle one connection's end before what comes on a later one, so an answer there says that all is written.
+        """
+        with Client(self.server.port(MARKER_PORT), timeout=TIMEOUT) as marker:
+            marker.get()
+        found: Fields = {}
+        for name in LOGS:
+            for number, line in enumerate(self._lines(name)):
+                if name == "fields":
+                    found.update((f"log.{number}.{key}", value) for key, value in self._log_fields(line))
+                else:
+                    lines = found.setdefault(name, [])
+                    assert isinstance(lines, list)
+                    lines.append(line)
+        return found
+
+    def _lines(self, name: str) -> list[str]:
+        """New lines of a log, without what depends on time, process numbers, page sizes and the product."""
+        with open(self.server.prefix / f"logs/{name}.log", "rb") as file:
+            file.seek(self.read[name])
+            data = file.read()
+        self.read[name] += len(data)
         lines = []
-        for line in (self.server.prefix / name).read_text(errors="backslashreplace").splitlines():
-            line = re.sub(r"\[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]", "[TIME]", line)
-            line = re.sub(r"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d (\[\w+\]) \d+#\d+: \*\d+ ", r"TIME \1 PID: *N ", line)
-            line = re.sub(r"body=(\d+);sent=(\d+);", self._head_size, line)
-            line = SIZE.sub(lambda found: found[1] + ("PAGE" if found[2] in self.pages else found[2]), line)
-            lines.append(self.normalize(line.encode()).decode())
+        for line in self.normalize(data).decode(errors="backslashreplace").splitlines():
+            line = ERROR_START.sub(r"TIME \1 PID: *N ", TIME.sub("[TIME]", line))
+            lines.append(re.sub(r'(?<=" \d{3} )\d+', lambda size: self._size(size[0]), line))
         return lines
 
-    def _head_size(self, found: re.Match[str]) -> str:
-        """$bytes_sent as the size of the head without the product's name in its Server line."""
-        head = int(found[2]) - int(found[1])
-        return f"body={found[1]};head={head and head - len('nginx' if self.server.is_nginx else 'headgate')};"
+    def _size(self, size: str) -> str:
+        return "PAGE" if size in self.sizes else size
+
+    def _log_fields(self, line: str) -> Iterator[tuple[str, str]]:
+        """The fields of a line of fields.log; `sent` as the size of the head, without the product's name in it."""
+        pairs = dict(part.partition("=")[::2] for part in line.split("\t"))
+        head = int(pairs["sent"]) - int(pairs["body"])
+        pairs["sent"] = str(head and head - len("nginx" if self.server.is_nginx else "headgate"))
+        for name in ("body", "sent_length"):
+            pairs[name] = self._size(pairs[name])
+        pairs["sent_type"] = re.sub(r"boundary=\d+", "boundary=", pairs["sent_type"])
+        if pairs["status"] in UNREAD:
+            pairs = {name: value for name, value in pairs.items() if name not in READ}
+        yield from pairs.items()
 
 
 def _end(client: Client) -> str:

@@ -2,7 +2,8 @@
 
 The configuration is in site/ (nginx.conf, mime.types, conf.d/). Files get a fixed time, so that Last-Modified and ETag
 are equal. The backends are shared by both servers and answer by the last part of the path, never by what came before,
-so that each server sees the same as if it were alone.
+so that each server sees the same as if it were alone. Most requests go to `app`, which is one backend: a request that
+one server refuses and the other passes on does not put `rotating`, `failing` and `api` out of step.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tests.backends import CLOSE, Answer, Backend, Handler, Reply, Request, refu
 from tests.differential.compare import Pair, site
 from tests.harness import Server
 
+BACKENDS = ("app", "rotating_a", "rotating_b", "rotating_c", "api_a", "api_b")
 MODIFIED = 1_700_000_000  # Tue, 14 Nov 2023 22:13:20 GMT
 DIGITS = "".join(f"{number:04d}" for number in range(2500))
 
@@ -146,7 +148,7 @@ SPECIAL: dict[str, Callable[[list[tuple[str, str]]], Answer]] = {
 def running(binary: str, directory: Path) -> Iterator[Pair]:
     """nginx beside `binary` ("nginx" or "headgate"), both running the site, until the end of the block."""
     source = site(Path(__file__).parent / "site")
-    backends = {name: Backend(handler(name)) for name in ("app_a", "app_b", "app_c", "api_a", "api_b")}
+    backends = {name: Backend(handler(name)) for name in BACKENDS}
     with refused_port() as dead:
         addresses = {name: each.address for name, each in backends.items()} | {"dead": f"127.0.0.1:{dead}"}
         for name, address in addresses.items():

@@ -72,8 +72,9 @@ class RequestBody:
 
     @property
     def received(self) -> int:
-        """Bytes of the body read so far, as they came (with the chunked coding's own)."""
-        return self.request.conn.reader.taken if self.read_started else 0
+        """Bytes of the body read so far, as they came (with the chunked coding's own); not what was thrown away."""
+        dropped = self.streamed and not self.size
+        return self.request.conn.reader.taken if self.read_started and not dropped else 0
 
     @property
     def _large(self) -> bool:
@@ -105,8 +106,9 @@ class RequestBody:
         if data:
             self.size += len(data)
             limit = r.location.core.client_max_body_size
-            if limit and self.size > limit:
-                raise BadRequest(413, f"client intended to send too large body: {self.size} bytes")
+            if limit and self.size > limit:  # only a chunked body's length is not known before
+                text = f"{self.size - len(data)}+{len(data)} bytes"
+                raise BadRequest(413, f"client intended to send too large chunked body: {text}")
         return data
 
     @property

@@ -30,6 +30,12 @@ _DEFAULTS = ("Host", "Connection", "Proxy-Connection", "Content-Length", "Transf
              "Expect", "Upgrade")  # fmt: skip
 
 
+def _quoted(target: bytes) -> bool:
+    """Whether the path came with a quoted character: only then nginx quotes it again (r->quoted_uri)."""
+    at = target.find(b"%")
+    return at >= 0 and not (b"?" in target[:at] or b"#" in target[:at])
+
+
 class RequestFields:
     """The fields of requests to upstream servers: what is set, and which of the client's are passed."""
 
@@ -123,7 +129,7 @@ class HttpProtocol(Protocol):
         if not target.uri:
             if r.valid_uri:
                 return r.target
-            path = escape_uri(r.uri) if r.internal or b"%" in r.target else r.uri
+            path = escape_uri(r.uri) if r.internal or _quoted(r.target) else r.uri
             return path + b"?" + r.args if r.args else path
         base = fsencode(target.uri)
         if not self.fixed:
@@ -132,7 +138,7 @@ class HttpProtocol(Protocol):
             path, base = r.uri, b""
         else:
             path = r.uri[len(self.prefix) :]
-        if r.internal or b"%" in r.target:
+        if r.internal or _quoted(r.target):
             path = escape_uri(path)
         out = base + path
         if not out.startswith(b"/"):

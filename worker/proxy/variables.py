@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 def _protocol(r: "Request") -> HttpProtocol | None:
     u = r.upstream
-    return u.protocol if u is not None and isinstance(u.protocol, HttpProtocol) else None
+    if u is None or not isinstance(u.protocol, HttpProtocol):
+        return None
+    # another location, which an internal redirect has led to, knows nothing of it
+    return u.protocol if r.location.get(type(u.protocol.conf)) is u.protocol.conf else None
 
 
 def _host(r: "Request") -> bytes | None:

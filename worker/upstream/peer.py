@@ -80,4 +80,4 @@ def free_peer(u: "Upstream", error: UpstreamError | None) -> None:
         u.tried = bytearray(u.group.peers.count)
     if not stale:
         u.tried[index] = 1
-    u.tries -= 1
+        u.tries -= 1
