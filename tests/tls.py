@@ -172,6 +172,10 @@ class TlsBackend(Backend):
         self.handshakes.append(shake)
         super()._serve(secure, number)
 
+    def _requests(self, sock: socket.socket, number: int) -> None:
+        with contextlib.suppress(ssl.SSLEOFError, ssl.SSLZeroReturnError):  # a proxy that goes away is no error
+            super()._requests(sock, number)
+
     def _answer(self, sock: socket.socket, request: Any, answer: Any) -> bool:
         keep = super()._answer(sock, request, answer)
         if self.notify and not keep:

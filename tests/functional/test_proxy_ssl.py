@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import socket
 import ssl
 import threading
@@ -13,7 +15,7 @@ import pytest
 
 from tests.backends import CLOSE, Backend, Reply, Request, echo
 from tests.client import Client, TruncatedError
-from tests.harness import Server
+from tests.harness import Server, until
 from tests.tls import Authority, Leaf, TlsBackend
 
 Factory = Callable[..., Server]
@@ -375,3 +377,39 @@ def test_a_slow_client_holds_the_server_back(headgate: Factory, pki: Pki, secure
             data = client.socket.recv(1 << 20)
             assert data == b"x" * len(data) != b""
             got += len(data)
+
+
+def test_aborts_at_any_moment_leave_nothing(headgate: Factory, pki: Pki, secure: Callable[..., TlsBackend]) -> None:
+    def some(request: Request) -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n"
+        for _ in range(20):
+            yield b"x" * 10000
+
+    one = secure(pki.leaf, some)
+    running = headgate(
+        conf(
+            "location / { proxy_pass https://u; proxy_http_version 1.1; proxy_set_header Connection ''; }",
+            http=f"upstream u {{ server {one.address} max_conns=10; server {one.address} backup; keepalive 4; }}",
+        )
+    )
+    (worker,) = running.workers()
+
+    def descriptors() -> int:
+        return len(os.listdir(f"/proc/{worker}/fd"))
+
+    assert running.get("/").status == 200
+    before = descriptors()
+    chance = random.Random(3)
+    for _ in range(300):
+        with Client(running.port()) as client:
+            client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            wanted = chance.choice((0, 0, 1, 1000, 100000))
+            got = 0
+            while got < wanted:
+                got += len(client.socket.recv(wanted - got))
+            if chance.random() < 0.5:
+                client.reset()
+    until(lambda: descriptors() <= before + 4, lambda: f"{descriptors()} descriptors, {before} before")
+    assert running.get("/").body == b"x" * 200000
+    lines = running.access_log(302)
+    assert {line.split('" ')[1].split(" ")[0] for line in lines} <= {"200", "499"}
