@@ -101,8 +101,8 @@ async def _pass_on(u: "Upstream") -> None:
             data = conn.data
             conn.data = b""
         if data:
+            attempt.response_length += len(data)
             body = u.protocol.input_filter(u, data)
-            attempt.response_length += len(body)
             if u.body_done:
                 break
             if body:
@@ -118,8 +118,9 @@ async def _pass_on(u: "Upstream") -> None:
             ended(u)
             break
         if u.plain and (u.length or attempt.response_length) > splice.LEAST and splice.possible(u):
-            await splice.run(u)
-            return
+            if await splice.run(u) or await _backlog(u):
+                return
+            continue
         r.flush()
         _more(u, conn)
         await r.wait(UPSTREAM)
@@ -187,8 +188,8 @@ def _receive(u: "Upstream", spool: Spool) -> bool:
     assert conn is not None and attempt is not None
     data = _take(u, conn)
     if data:
+        attempt.response_length += len(data)
         body = u.protocol.input_filter(u, data)
-        attempt.response_length += len(body)
         spool.put(body)
     elif conn.eof and not conn.data:
         ended(u)

@@ -42,14 +42,17 @@ def possible(u: "Upstream") -> bool:
     return u.plain
 
 
-async def run(u: "Upstream") -> None:
-    """Move the rest of the body; then it is with the client. Raises UpstreamError, Interrupted."""
+async def run(u: "Upstream") -> bool:
+    """Move the rest of the body; then it is with the client. False when the client is behind already, and nothing
+    was done. Raises UpstreamError, Interrupted.
+    """
     r = u.request
     conn = u.conn
     assert conn is not None
     conn.pause_reading()
     r.flush()
-    await r.written()
+    if not await _caught_up(u):
+        return False
     move = _Move(u)
     try:
         await move.run()
@@ -60,6 +63,23 @@ async def run(u: "Upstream") -> None:
     r.send(b"", last=True)
     if r.conn.paused:
         await r.drain()
+    return True
+
+
+async def _caught_up(u: "Upstream") -> bool:
+    """Have the client's transport write all that it has; False when the client is too busy for that."""
+    r = u.request
+    transport = r.conn.transport
+    if r.conn.lost or not transport.get_write_buffer_size():
+        return True
+    timer = u.worker.loop.call_later(_PATIENCE, r.wake, DRAIN)
+    transport.set_write_buffer_limits(0)
+    try:
+        await r.wait(DRAIN)
+    finally:
+        timer.cancel()
+        transport.set_write_buffer_limits()
+    return not transport.get_write_buffer_size()
 
 
 class _Move:
