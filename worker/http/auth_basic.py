@@ -8,11 +8,12 @@ import asyncio
 import errno
 import hmac
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headgate.conf import slots
 from headgate.conf.directive import HSL, Call, Conf, Ctx, directive
-from headgate.conf.template import Template
+from headgate.conf.template import Template, fsencode
 from headgate.masterd.logfile import Level, failed
 from headgate.worker.http import crypt, phases
 from headgate.worker.http.conf import Location
@@ -24,15 +25,26 @@ if TYPE_CHECKING:
 _PLACES = HSL | Ctx.LIMIT_EXCEPT
 
 
-def _file(call: Call) -> Template:
-    return call.template(call.path(call.args[0]))
+@dataclass(slots=True, frozen=True)
+class Users:
+    """The file's name; what is relative starts at the directory of the configuration file."""
+
+    name: Template
+    folder: bytes
+
+    def path(self, r: "Request") -> bytes:
+        return os.path.join(self.folder, self.name.get(r))
+
+
+def _file(call: Call) -> Users:
+    return Users(call.template(call.args[0]), os.path.dirname(fsencode(call.scope.config.path)))
 
 
 class AuthBasicConf(Conf, level=Ctx.LOCATION):
     """The realm, `off` for none, and the users' file."""
 
     realm: Template | None = directive("auth_basic", _PLACES, "1", slots.template)
-    file: Template | None = directive("auth_basic_user_file", _PLACES, "1", _file)
+    file: Users | None = directive("auth_basic_user_file", _PLACES, "1", _file)
 
     def attach(self, node: Location) -> None:
         if self.realm is not None and self.file is not None and self.realm.const != b"off":
@@ -52,7 +64,7 @@ async def auth_basic(r: "Request") -> int | None:
         return _ask(r, realm)
     user, password = given
     name = user.decode("utf-8", "replace")
-    path = conf.file.get(r)
+    path = conf.file.path(r)
     try:
         with open(path, "rb") as file:
             stored = _stored(file.read(), user)
