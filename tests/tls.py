@@ -152,7 +152,8 @@ class TlsBackend(Backend):
             self._sockets.add(secure)
         try:
             secure.do_handshake()
-        except OSError as error:
+            shake = self._shaken(secure)
+        except (OSError, AttributeError) as error:  # the latter of a socket that `stop` has shut down meanwhile
             with self._changed:
                 self.failures.append(error)
                 self._sockets.discard(secure)
@@ -160,17 +161,18 @@ class TlsBackend(Backend):
                 self.closed += 1
                 self._changed.notify_all()
             return
+        self.handshakes.append(shake)
+        super()._serve(secure, number)
+
+    def _shaken(self, secure: ssl.SSLSocket) -> Handshake:
         subject = (secure.getpeercert() or {}).get("subject", ())
-        client = next((value for part in subject for kind, value in part if kind == "commonName"), None)
-        shake = Handshake(
+        return Handshake(
             self._names.pop(id(secure), None),
             bool(secure.session_reused),
             secure.version() or "",
             (secure.cipher() or ("",))[0],
-            client,
+            next((value for part in subject for kind, value in part if kind == "commonName"), None),
         )
-        self.handshakes.append(shake)
-        super()._serve(secure, number)
 
     def _requests(self, sock: socket.socket, number: int) -> None:
         with contextlib.suppress(ssl.SSLEOFError, ssl.SSLZeroReturnError):  # a proxy that goes away is no error

@@ -84,41 +84,44 @@ def test_requests_and_bodies_both_ways(either: Factory, pki: Pki, secure: Callab
     assert {shake.sni for shake in one.handshakes} == {None}
 
 
-@pytest.mark.parametrize(
-    ("directives", "message"),
-    [
-        ("proxy_ssl_name backend.example;", None),
-        ("proxy_ssl_name backend.example:443;", None),
-        ("proxy_ssl_name BACKEND.example;", None),
-        ("proxy_ssl_name a.wild.example;", None),
-        ("proxy_ssl_name $arg_name;", None),
-        ("proxy_ssl_name a.b.wild.example;", r'upstream SSL certificate does not match "a.b.wild.example"'),
-        ("proxy_ssl_name localhost;", r'upstream SSL certificate does not match "localhost"'),
-        ("", r'upstream SSL certificate does not match "127.0.0.1"'),
-        (
-            "proxy_ssl_name backend.example; proxy_ssl_trusted_certificate OTHER;",
-            # headgate stops at the first error, nginx goes on and reports the last
-            r"upstream SSL certificate verify error: "
-            r"\((20:unable to get local issuer certificate|21:unable to verify the first certificate)\)",
-        ),
-    ],
+UNKNOWN = (
+    # headgate stops at the first error, nginx goes on and reports the last
+    r"upstream SSL certificate verify error: "
+    r"\((20:unable to get local issuer certificate|21:unable to verify the first certificate)\)"
 )
-def test_verification(
-    either: Factory, pki: Pki, secure: Callable[..., TlsBackend], directives: str, message: str | None
-) -> None:
+NAMES = {
+    "backend.example": None,
+    "backend.example:443": None,
+    "BACKEND.example": None,
+    "a.wild.example": None,
+    "$arg_name": None,
+    "a.b.wild.example": r'upstream SSL certificate does not match "a.b.wild.example"',
+    "localhost": r'upstream SSL certificate does not match "localhost"',
+}
+
+
+def test_verification(either: Factory, pki: Pki, secure: Callable[..., TlsBackend]) -> None:
     one = secure(pki.leaf)
-    trusted = f"proxy_ssl_trusted_certificate {pki.ca};"
-    if "OTHER" in directives:
-        trusted, directives = "", directives.replace("OTHER", str(pki.other_ca))
+    url = f"https://{one.address}"
     running = either(
-        conf(f"location / {{ proxy_pass https://{one.address}; proxy_ssl_verify on; {trusted} {directives} }}")
+        conf(
+            *(f"location /{i} {{ proxy_pass {url}; proxy_ssl_name {name}; }}" for i, name in enumerate(NAMES)),
+            f"location /none {{ proxy_pass {url}; }}",
+            f"location /other {{ proxy_pass {url}; proxy_ssl_name backend.example;"
+            f" proxy_ssl_trusted_certificate {pki.other_ca}; }}",
+            http=f"proxy_ssl_session_reuse off; proxy_ssl_verify on; proxy_ssl_trusted_certificate {pki.ca};",
+        )
     )
-    reply = running.get("/?name=backend.example")
-    assert reply.status == (200 if message is None else 502)
-    if message is not None:
-        running.expect_log(message + " while SSL handshaking to upstream, client: ")
-        running.allow("upstream SSL certificate")
-        assert not one.requests
+    expected: dict[str, str | None] = {f"/{i}": message for i, message in enumerate(NAMES.values())}
+    expected |= {"/none": r'upstream SSL certificate does not match "127.0.0.1"', "/other": UNKNOWN}
+    good = 0
+    for target, message in expected.items():
+        assert running.get(f"{target}?name=backend.example").status == (200 if message is None else 502), target
+        good += message is None
+        assert len(one.requests) == good
+        if message is not None:
+            running.expect_log(f'{message} while SSL handshaking to upstream, client: .* request: "GET {target}')
+    running.allow("upstream SSL certificate")
 
 
 def test_a_self_signed_certificate_is_called_so(
@@ -146,19 +149,19 @@ def test_a_self_signed_certificate_is_called_so(
     running.allow("verify error")
 
 
-@pytest.mark.parametrize(("depth", "status"), [(0, 502), (1, 502), (2, 200)])
-def test_verify_depth(either: Factory, pki: Pki, secure: Callable[..., TlsBackend], depth: int, status: int) -> None:
+def test_verify_depth(either: Factory, pki: Pki, secure: Callable[..., TlsBackend]) -> None:
     one = secure(pki.deep)
     running = either(
         conf(
-            f"location / {{ proxy_pass https://{one.address}; proxy_ssl_verify on; proxy_ssl_name backend.example;"
-            f" proxy_ssl_trusted_certificate {pki.ca}; proxy_ssl_verify_depth {depth}; }}"
+            *(f"location /{n} {{ proxy_pass https://{one.address}; proxy_ssl_verify_depth {n}; }}" for n in range(3)),
+            f"location /default {{ proxy_pass https://{one.address}; }}",
+            http="proxy_ssl_session_reuse off; proxy_ssl_verify on; proxy_ssl_name backend.example;"
+            f" proxy_ssl_trusted_certificate {pki.ca};",
         )
     )
-    assert running.get("/").status == status
+    assert [running.get(f"/{n}").status for n in (0, 1, 2, "default")] == [502, 502, 200, 502]
+    running.expect_log(r"verify error: \((22:certificate chain too long|20:unable to get local issuer.*)\)", 3)
     running.allow("verify error")
-    if status == 502:
-        running.expect_log(r"verify error: \((22:certificate chain too long|20:unable to get local issuer.*)\)")
 
 
 def test_revoked(either: Factory, pki: Pki, secure: Callable[..., TlsBackend], tmp_path: Path) -> None:

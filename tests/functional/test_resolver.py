@@ -56,27 +56,25 @@ def test_a_name_is_resolved_and_kept(
     assert one.requests[0].header("host") == f"one.test:{one.port}"
 
 
-@pytest.mark.parametrize(
-    ("answer", "message"),
-    [
-        (Code("NXDOMAIN"), r"no.test could not be resolved \(3: Host not found\)"),
-        (Code("SERVFAIL"), r"no.test could not be resolved \(2: Server failure\)"),
-        (Code("REFUSED"), r"no.test could not be resolved \(5: Operation refused\)"),
-        (Code("NOTIMP"), r"no.test could not be resolved \(4: Unimplemented\)"),
-        ([], r"no.test could not be resolved \(3: Host not found\)"),
-        (None, r"no.test could not be resolved \(110: Operation timed out\)"),
-    ],
-)
-def test_what_cannot_be_resolved_is_a_502(
-    either: Factory, dns: Callable[..., NameServer], answer: Records, message: str
-) -> None:
+FAILURES: dict[str, tuple[Records, str]] = {
+    "nx.test": (Code("NXDOMAIN"), r"\(3: Host not found\)"),
+    "servfail.test": (Code("SERVFAIL"), r"\(2: Server failure\)"),
+    "refused.test": (Code("REFUSED"), r"\(5: Operation refused\)"),
+    "notimp.test": (Code("NOTIMP"), r"\(4: Unimplemented\)"),
+    "empty.test": ([], r"\(3: Host not found\)"),
+    "silent.test": (None, r"\(110: Operation timed out\)"),
+}
+
+
+def test_what_cannot_be_resolved_is_a_502(either: Factory, dns: Callable[..., NameServer]) -> None:
     names = dns()
-    names.answer = lambda name, kind: answer
+    names.answer = lambda name, kind: FAILURES[name][0]
     running = either(conf(names.address, "resolver_timeout 300ms;"))
-    reply = running.get("/?h=no.test")
-    assert (reply.status, reply.header("x-addr")) == (502, None)
-    (line,) = running.expect_log(message + ", client: 127.0.0.1")
-    assert "upstream:" not in line
+    for name, (_, message) in FAILURES.items():
+        reply = running.get(f"/?h={name}")
+        assert (reply.status, reply.header("x-addr")) == (502, None)
+        (line,) = running.expect_log(f"{name} could not be resolved {message}, client: 127.0.0.1")
+        assert "upstream:" not in line
     running.allow("could not be resolved")
 
 

@@ -16,6 +16,7 @@ SANS_IO = [
     "worker/http/uri.py",
     "worker/proxy/reader.py",
     "worker/resolver/wire.py",
+    "worker/tls/names.py",
 ]
 IO_MODULES = {"asyncio", "socket", "uvloop", "select", "selectors"}
 
