@@ -13,6 +13,7 @@ from headgate.shm.peers import Peers
 from headgate.shm.zone import GroupSpec, PeerSpec
 from headgate.worker.upstream.balancer import round_robin
 from headgate.worker.upstream.balancer.method import Method, Plain
+from headgate.worker.upstream.balancer.queue import Queue, QueueConf, Queued
 from headgate.worker.upstream.balancer.sticky import StickyConf
 from headgate.worker.upstream.keepalive import Keepalive, KeepaliveConf
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from headgate.worker.http.request import Request
     from headgate.worker.http.server import HttpWorker
     from headgate.worker.resolver.conf import ResolverSpec
-    from headgate.worker.upstream.balancer.queue import Queue, QueueConf
     from headgate.worker.upstream.contract import Choice
     from headgate.worker.upstream.live import LiveGroup
 
@@ -94,8 +94,8 @@ class Group:
     keepalive: "Keepalive | None" = None
     method: Method | None = None  # None: round robin
     sticky: StickyConf | None = None
-    queue_conf: "QueueConf | None" = None
-    queue: "Queue | None" = None
+    queue_conf: QueueConf | None = None
+    queue: Queue | None = None
     table: "Callable[[str], object]" = None  # type: ignore[assignment]  # set after the fork: finds a zone's table
     balancer: Any = None  # set after the fork: what chooses for all requests, when `init` is None
     init: "Callable[[Request], Choice] | None" = None  # makes what chooses for one request
@@ -162,8 +162,6 @@ class Group:
         if self.sticky is not None:
             balancer = self.sticky.wrap(balancer, self, self.table)
         if self.queue_conf is not None:
-            from headgate.worker.upstream.balancer.queue import Queue, Queued
-
             self.queue = self.queue or Queue(self.queue_conf, peers, self.worker)
             balancer = Queued(balancer, self.queue)
         self.balancer = balancer
