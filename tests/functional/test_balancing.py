@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tests import balancing
 from tests.backends import Backend, Reply, Request, refused_port
 from tests.client import Client
@@ -182,3 +184,30 @@ def test_a_server_that_comes_back_is_used_slowly(headgate: Factory, backend: Bac
     peers["a"].start()
     until(lambda: "a" in balancing.names(server, ["/u/"] * 4), "it was tried again")
     assert Counter(balancing.names(server, ["/u/"] * 60))["a"] <= 6
+
+
+@pytest.mark.parametrize("name", ["none", "least_conn", "consistent", "peak_ewma"])
+def test_a_reload_that_adds_removes_and_reweights_keeps_what_is_known(
+    headgate: Factory, backend: Backends, name: str
+) -> None:
+    peers: dict[str, Any] = balancing.make(backend, "abc")
+    method = METHODS.get(name, "")
+    with refused_port() as x:
+        peers["x"] = f"127.0.0.1:{x}"
+        servers = "server {x} fail_timeout=1m; server {a} max_conns=1; server {b};"
+        server = headgate(balancing.config(peers, {"u": method + servers}, workers=2))
+        server.allow(r"connect\(\) failed")
+        until(lambda: balancing.names(server, ["/u/"]) != "-" and server.matching("temporarily disabled"), "x is out")
+        held = []
+        while not any(each.target == "/hold" for each in peers["a"].requests):
+            before = sum(len(peers[key].requests) for key in "ab")
+            held.append(balancing.start(server, "/u/hold"))
+            until(lambda n=before: sum(len(peers[key].requests) for key in "ab") > n, "it is held")
+        servers = "server {c} weight=2; server {x} fail_timeout=1m weight=5; server {a} max_conns=1 weight=3;"
+        server.reload(balancing.config(peers, {"u": method + servers}, workers=1))
+        assert balancing.names(server, ["/u/"] * 12) == "c" * 12, "x is still out, a full"
+        assert len(server.matching(r"connect\(\) failed")) == 1
+        for key in "ab":
+            peers[key].release.set()
+        assert {client.response().status for client in held} == {200}
+        until(lambda: "a" in balancing.names(server, ["/u/"] * 6), "a has room again")
