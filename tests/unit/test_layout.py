@@ -85,7 +85,7 @@ def test_the_list_of_modules_names_files_that_exist() -> None:
 def test_the_map_in_the_workers_docstring_is_true() -> None:
     text = ast.get_docstring(ast.parse((ROOT / "worker/__init__.py").read_text())) or ""
     folder, named = "", set()
-    for indent, name in re.findall(r"^( +)([\w/]+(?:\.py|/$))", text, re.MULTILINE):
+    for indent, name in re.findall(r"^( +)([\w/]+(?:\.pyx?\b|/$))", text, re.MULTILINE):
         if name.endswith("/"):
             folder = name
         else:
