@@ -60,7 +60,7 @@ class Part:
         self.keeps_errors = False  # the body that is kept in memory may be that of an upstream server's error
         self.started = False
         self.ended = False
-        self.wrote = False  # some output came, maybe of no bytes
+        self.wrote = False  # some output came
         self.rc = 0
         self.done: Done | None = None
         self.finalize: Done | None = None
@@ -86,9 +86,10 @@ class Part:
 
     def write(self, data: bytes, last: bool) -> None:
         """Take what is left of the body after the request's own filters."""
-        self.wrote = True
         if self.request.header_only:
             data = b""
+        if data:
+            self.wrote = True
         if self.output is Output.ORDERED:
             tree = self.tree
             if tree.turn is self and not self.items and tree.main.request.header_sent:
