@@ -186,7 +186,7 @@ def test_a_server_that_comes_back_is_used_slowly(headgate: Factory, backend: Bac
     assert Counter(balancing.names(server, ["/u/"] * 60))["a"] <= 6
 
 
-@pytest.mark.parametrize("name", ["none", "least_conn", "consistent", "peak_ewma"])
+@pytest.mark.parametrize("name", ["none", "least_conn", "consistent"])
 def test_a_reload_that_adds_removes_and_reweights_keeps_what_is_known(
     headgate: Factory, backend: Backends, name: str
 ) -> None:
