@@ -213,27 +213,39 @@ class Request:
 
     def _broken(self, failure: Exception) -> None:
         """A programming error ends this request alone: the connection is cut and the traceback logged."""
-        import traceback
-
-        text = "".join(traceback.format_exception(failure)).rstrip().replace("\n", " | ")
-        self.log(Level.CRIT, f"request failed: {text}")
+        self._report("request failed", failure)
         self.status = self.status or 500
         self.keepalive = False
         self.conn.abort()
         self.finish()
 
+    def _report(self, what: str, failure: Exception) -> None:
+        import traceback
+
+        text = "".join(traceback.format_exception(failure)).rstrip().replace("\n", " | ")
+        self.log(Level.CRIT, f"{what}: {text}")
+
     def finish(self) -> None:
-        """The one end of a request: clean up, write the access log, give the connection back. Idempotent."""
+        """The one end of a request: clean up, write the access log, give the connection back. Idempotent.
+
+        What fails on the way is logged and holds up nothing else.
+        """
         if self.done:
             return
         self.done = True
         self.coro = None
         if self.cleanups is not None:
             for cleanup in self.cleanups:
-                cleanup()
+                try:
+                    cleanup()
+                except Exception as failure:
+                    self._report("clean-up of a request failed", failure)
         self.action = "logging request"
-        for log in self.location.access_logs:
-            log.write(self)
+        try:
+            for log in self.location.access_logs:
+                log.write(self)
+        except Exception as failure:
+            self._report("access log failed", failure)
         part = self.part
         if self.parent is None:
             if part is not None:
