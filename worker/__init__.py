@@ -28,7 +28,7 @@ A request, read down this list, is [1] to [14]; what is not numbered serves seve
       upstream.py          [7] Upstream.run(): the spine
       contract.py          UpstreamProtocol and Balancer
       directives.py        upstream{}, server, zone
-      conf.py              what all upstream protocols share
+      conf.py              what all upstream protocols share; passing.py: NAME_pass for one that needs no URL
       group.py             [8] peers of a group
       live.py              [8] groups whose names are resolved while the server runs
       resolve.py           [8] groups that only a request tells
