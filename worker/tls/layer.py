@@ -178,6 +178,9 @@ class TlsLayer(asyncio.Protocol):
 
     # to the protocol above
 
+    def set_protocol(self, protocol: Any) -> None:
+        self._upper = protocol
+
     def write(self, data: bytes) -> None:
         if self._backlog or not self._encrypt(data):
             self._backlog.append(data)
