@@ -4,14 +4,17 @@ import hashlib
 import os
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.backends import CLOSE, Backend, Reply
 from tests.client import Client, build
 from tests.harness import Server
+from tests.tls import Authority
 
 Factory = Callable[..., Server]
 ASKING = {"Upgrade": "foo", "Connection": "Upgrade"}
@@ -370,7 +373,8 @@ def test_worker_shutdown_timeout_ends_tunnels(
 FULL = bool(os.environ.get("HEADGATE_TEST_FULL"))
 
 
-def test_websockets_both_ways(headgate: Factory, free_port: int) -> None:
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+def test_websockets_both_ways(headgate: Factory, free_port: int, tmp_path: Path, secure: bool) -> None:
     """A WebSocket library's server and client, many connections at once, each with its own random bytes."""
     import asyncio
     import random
@@ -411,19 +415,31 @@ def test_websockets_both_ways(headgate: Factory, free_port: int) -> None:
             good.append(await talk(ws, f"down {number}", f"up {number}"))
 
         async def client(number: int) -> bool:
+            url = f"{'wss' if secure else 'ws'}://localhost:{port}/{number}"
             async with connect(
-                f"ws://127.0.0.1:{port}/{number}", max_size=None, compression=None, proxy=None, open_timeout=60
+                url, host="127.0.0.1", ssl=ours, max_size=None, compression=None, proxy=None, open_timeout=60
             ) as ws:
                 await ws.send(f"I am{number}")
                 return await talk(ws, f"up {number}", f"down {number}")
 
-        async with serve(handle, "127.0.0.1", free_port, max_size=None, compression=None):
+        async with serve(handle, "127.0.0.1", free_port, ssl=theirs, max_size=None, compression=None):
             good += await asyncio.gather(*(client(n) for n in range(connections)))
             while len(good) < 2 * connections:
                 await asyncio.sleep(0.01)
         return good
 
-    running = headgate(config(f"127.0.0.1:{free_port}"))
+    conf = config(f"127.0.0.1:{free_port}")
+    ours = theirs = None
+    if secure:
+        authority = Authority("root")
+        leaf = authority.issue("localhost", tmp_path)
+        authority.write(tmp_path / "ca.crt")
+        ours, theirs = ssl.create_default_context(cafile=str(tmp_path / "ca.crt")), leaf.server()
+        conf = conf.replace(
+            "%%PORT_0%%;", f"%%PORT_0%% ssl; ssl_certificate {leaf.cert}; ssl_certificate_key {leaf.key};"
+        )
+        conf = conf.replace("http://u", "https://u")
+    running = headgate(conf)
     assert asyncio.run(run(running.port())) == [True] * (2 * connections)
     lines = running.access_log(connections, "logs/tunnel.log")
     assert len(lines) == connections
