@@ -69,9 +69,9 @@ class Request:
         "content_type", "coro", "ctx", "disable_not_modified", "done", "err_status", "error_page", "etag", "fields",
         "future", "head", "head_size", "header_only", "header_sent", "headers", "held", "host", "internal",
         "keepalive", "last_modified", "limiter", "location", "location_field", "method", "named", "out",
-        "parent", "part", "pipelined", "post_action", "postpone", "ranges", "server", "started", "status", "status_line", "target",
-        "trailers", "upstream", "upstream_states", "uri", "uri_changed", "uri_changes", "valid_location",
-        "valid_uri", "vars", "version", "waiting",
+        "parent", "part", "pipelined", "post_action", "postpone", "ranges", "server", "started", "status",
+        "status_line", "target", "trailers", "upstream", "upstream_states", "uri", "uri_changed", "uri_changes",
+        "valid_location", "valid_uri", "vars", "version", "waiting",
     )  # fmt: skip
 
     def __init__(self, conn: "Connection", head: RequestHead, server: "Server", started: float) -> None:
