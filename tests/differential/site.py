@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,16 @@ from tests.harness import Server
 BACKENDS = ("app", "rotating_a", "rotating_b", "rotating_c", "api_a", "api_b")
 MODIFIED = 1_700_000_000  # Tue, 14 Nov 2023 22:13:20 GMT
 DIGITS = "".join(f"{number:04d}" for number in range(2500))
+
+# the password is "secret" everywhere
+SECRETS = {
+    "plain": "{PLAIN}secret",
+    "apr1": "$apr1$abcdefgh$h9FWgUz3n9YxylKLlR5SQ/",
+    "md5": "$1$abcdefgh$cHJi5PXp/ki/ktXzqlk6I1",
+    "sha512": "$6$abcdefgh$ltjgWl6579NluT/Vi1nwEvcil.G5Nbc4NiXZaNGStk8PSwGfQv72N2CKPPrVACtLtip/cZ/1GM/O6IND4WQhG.",
+    "sha": "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=",
+    "ssha": "{SSHA}gVK8WC9YyFT1gMsQHTGCgT3sSv5zYWx0:and more",
+}
 
 FILES: dict[str, str | bytes] = {
     "html/start.html": "<p>start</p>\n",
@@ -49,6 +60,17 @@ FILES: dict[str, str | bytes] = {
     "html/try-proxy/local.txt": "local\n",
     "html/not-found-quiet/here.txt": "here\n",
     "html/nested/plain.txt": "never shown\n",
+    "included/plain.html": "nothing to do\n",
+    "included/echo.html": '<!--#set var="a" value="set" --><!--#echo var="a" -->|<!--#echo var="uri" -->|'
+    '<!--#echo var="none" default="nothing" -->|<!--#echo var="arg_a" encoding="url" -->|<!--#echo var="arg_a" -->\n',
+    "included/if.html": '<!--#if expr="$arg_a" -->a<!--#elif expr="$arg_b = /^x(.)/" -->b$1<!--#else -->neither'
+    "<!--#endif -->|\n",
+    "included/virtual.html": 'one|<!--#include virtual="/part/1?a=b" -->|<!--#include virtual="/part/2" -->|two\n',
+    "included/file.html": '<!--#include file="plain.html" --><!--#include virtual="/missing" -->\n',
+    "included/block.html": '<!--#block name="stub" -->stub<!--#endblock -->'
+    '<!--#include virtual="/code/404" stub="stub" -->\n',
+    "included/broken.html": '<!--#nonsense --><!--#echo --><!--#include virtual="" --><!--#if expr="$a\n',
+    "users": "".join(f"{user}:{secret}\n" for user, secret in SECRETS.items()) + "# a comment\nshort\n",
     "aliased/a.txt": "aliased\n",
     "aliased/name.data": "data\n",
     "aliased/index.html": "aliased index\n",
@@ -68,6 +90,8 @@ def handler(name: str) -> Handler:
         headers = [("X-Peer", name)]
         if what.isdigit() and len(what) == 3:
             return Reply(int(what), headers, b"" if what in ("204", "304") else f"status {what} by {name}\n".encode())
+        if what == "sliced":
+            return _slice(request, headers)
         if what in SPECIAL:
             return SPECIAL[what](headers)
         body = f"{name}: {request.method} {request.target} {request.version}\n"
@@ -79,6 +103,29 @@ def handler(name: str) -> Handler:
         return Reply(200, [*headers, ("Content-Type", "text/plain")], body.encode())
 
     return answer
+
+
+def _slice(request: Request, headers: list[tuple[str, str]]) -> Reply:
+    """2,500 bytes, or the range of them that is asked for."""
+    data = DIGITS.encode()[:2500]
+    wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", request.header("range") or "")
+    headers = [*headers, ("Accept-Ranges", "bytes"), ("ETag", '"sliced"')]
+    if wanted is None:
+        return Reply(200, headers, data)
+    first, last = int(wanted[1]), min(int(wanted[2] or len(data)), len(data) - 1)
+    if first > last:
+        return Reply(416, [*headers, ("Content-Range", f"bytes */{len(data)}")])
+    return Reply(206, [*headers, ("Content-Range", f"bytes {first}-{last}/{len(data)}")], data[first : last + 1])
+
+
+def _accel(*fields: tuple[str, str]) -> Callable[[list[tuple[str, str]]], Answer]:
+    """An answer of another status and body than those that the client will see."""
+    more = [("Content-Type", "text/x-accel"), ("Set-Cookie", "kept=1"), ("Cache-Control", "private"), ("X-Lost", "1")]
+    return lambda headers: Reply(201, [*headers, *more, ("ETag", '"lost"'), *fields], b"never shown\n")
+
+
+def _cookies(*cookies: str) -> Callable[[list[tuple[str, str]]], Answer]:
+    return lambda headers: Reply(200, [*headers, *(("Set-Cookie", cookie) for cookie in cookies)], b"cookies\n")
 
 
 def _raw(head: str, body: bytes = b"") -> bytes:
@@ -103,6 +150,31 @@ SPECIAL: dict[str, Callable[[list[tuple[str, str]]], Answer]] = {
     "redirect-other": lambda headers: Reply(302, [*headers, ("Location", "http://other.example/x")]),
     "refresh": lambda headers: Reply(200, [*headers, ("Refresh", "3; url=http://app/refreshed")], b"r"),
     "cookies": lambda headers: Reply(200, [*headers, ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2; Path=/")], b"c"),
+    "cookies-all": _cookies(
+        "one=1; Path=/a/deep/x; Domain=old.example",
+        "two=2; domain=.sub.test; path=/b/deep; Secure",
+        "three=3; Domain=a.b.test; HttpOnly; SameSite=Lax",
+        "four=4; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT",
+        "five",
+        "six=; Path=; Domain=",
+        "path=/",
+        "; Path=/x",
+    ),
+    "unauthorized": lambda headers: Reply(401, [*headers, ("WWW-Authenticate", 'Basic realm="backend"')], b"who?\n"),
+    "redirect-root": lambda headers: Reply(303, [*headers, ("Location", "/")]),
+    "redirect-relative": lambda headers: Reply(307, [*headers, ("Location", "relative?x#y")]),
+    "redirect-upper": lambda headers: Reply(302, [*headers, ("Location", "HTTP://APP/back/x")]),
+    "refresh-other": lambda headers: Reply(200, [*headers, ("Refresh", "0; URL=http://other.example/y")], b"r"),
+    "accel-uri": _accel(("X-Accel-Redirect", "/protected/plain.txt")),
+    "accel-args": _accel(("X-Accel-Redirect", "/hidden%20place?a=b")),
+    "accel-named": _accel(("X-Accel-Redirect", "@accel")),
+    "accel-no-name": _accel(("X-Accel-Redirect", "@nobody")),
+    "accel-missing": _accel(("X-Accel-Redirect", "/protected/none")),
+    "accel-unsafe": _accel(("X-Accel-Redirect", "/protected/../../etc/passwd")),
+    "accel-range": _accel(("X-Accel-Redirect", "/protected/plain.txt"), ("Accept-Ranges", "none")),
+    "accel-charset": lambda headers: Reply(
+        200, [*headers, ("Content-Type", "text/html"), ("X-Accel-Charset", "koi8-r")]
+    ),
     "own-headers": lambda headers: Reply(
         200,
         [
