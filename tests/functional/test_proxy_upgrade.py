@@ -417,12 +417,21 @@ def test_websockets_both_ways(headgate: Factory, free_port: int, tmp_path: Path,
         async def client(number: int) -> bool:
             url = f"{'wss' if secure else 'ws'}://localhost:{port}/{number}"
             async with connect(
-                url, host="127.0.0.1", ssl=ours, max_size=None, compression=None, proxy=None, open_timeout=60
+                url,
+                host="127.0.0.1",
+                ssl=ours,
+                max_size=None,
+                compression=None,
+                ping_interval=None,
+                proxy=None,
+                open_timeout=60,
             ) as ws:
                 await ws.send(f"I am{number}")
                 return await talk(ws, f"up {number}", f"down {number}")
 
-        async with serve(handle, "127.0.0.1", free_port, ssl=theirs, max_size=None, compression=None):
+        async with serve(
+            handle, "127.0.0.1", free_port, ssl=theirs, max_size=None, compression=None, ping_interval=None
+        ):
             good += await asyncio.gather(*(client(n) for n in range(connections)))
             while len(good) < 2 * connections:
                 await asyncio.sleep(0.01)

@@ -7,11 +7,11 @@ send_timeout; the client's own connection sees to send_timeout there, and to wor
 """
 
 import asyncio
-import os
 from typing import TYPE_CHECKING, Any
 
 from headgate.masterd.logfile import Level
 from headgate.worker.http.request import UPSTREAM
+from headgate.worker.upstream.connect import broken
 from headgate.worker.upstream.errors import GiveUp, UpstreamError
 
 if TYPE_CHECKING:
@@ -79,8 +79,7 @@ class _Side(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if isinstance(exc, OSError):
-            number = exc.errno or 0
-            self.tunnel.u.request.log(self.level, f"recv() failed ({number}: {os.strerror(number)})")
+            self.tunnel.u.request.log(self.level, broken("recv()", exc).cause)
         self.tunnel.done = True
         self.conn.connection_lost(exc)
 
