@@ -21,7 +21,7 @@ PARTS = ("conf", "masterd", "shm", "worker")
 # What every proxied request runs through.
 HOT_MODULES = {
     "worker": "timers",
-    "worker/http": "conf fields location output phases protocol reader request server uri",
+    "worker/http": "body conf fields location output phases protocol reader request server uri",
     "worker/upstream": "connect header keepalive next peer pipe protocol response send upstream",
     "worker/proxy": "protocol reader",
 }

@@ -25,7 +25,7 @@ MODULES = [
     "headgate.worker.http.rewrite",
     "headgate.worker.http.log",
     "headgate.worker.http.aio",
-    "headgate.worker.http.body",
+    "headgate.worker.http.body_conf",
     "headgate.worker.http.early_hints",
     "headgate.worker.http.special",
     "headgate.worker.resolver.conf",

@@ -30,6 +30,7 @@ from headgate.worker.http.listen import Listen
 HEARTBEAT = 1.0  # seconds
 FIRST_LOOK, LAST_LOOK = 0.01, 0.25  # seconds between looks whether the last request is done, growing
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NAME = 1, 4, 15
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -110,6 +111,9 @@ class Worker:
                 os.chdir(directory)
             except OSError as error:
                 raise FatalError(failed(f'chdir("{directory}")', error)) from None
+        with contextlib.suppress(AttributeError):  # glibc's: a large read's memory is not mapped anew each time
+            _libc.mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+            _libc.mallopt(_M_TRIM_THRESHOLD, 8 << 20)
         _libc.prctl(_PR_SET_NAME, b"headgate:worker", 0, 0, 0)
         _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # setuid() has cleared it, and the signal below
         _libc.prctl(_PR_SET_PDEATHSIG, int(signals.RETIRE), 0, 0, 0)

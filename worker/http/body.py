@@ -9,40 +9,19 @@ client_body_buffer_size, as on nginx; $request_body_file makes the file then, if
 """
 
 import os
-from collections.abc import AsyncIterator
-from functools import partial
-from typing import TYPE_CHECKING
 
-from headgate.conf import slots
-from headgate.conf.directive import HSL, Conf, Ctx, directive
 from headgate.masterd.logfile import Level
 from headgate.worker.http import aio
+from headgate.worker.http.body_conf import BodyConf
 from headgate.worker.http.reader import HTTP_11, BadRequest
 from headgate.worker.http.request import BODY, Interrupted, Request
-from headgate.worker.http.tempfile import TempFile, TempPath, temp_path
+from headgate.worker.http.tempfile import TempFile
 from headgate.worker.kernel import PIPE_SIZE, READ, Pipe, Tap
-
-if TYPE_CHECKING:
-    from headgate.conf.build import Scope
 
 READ_AHEAD = 65536  # bytes in memory beyond client_body_buffer_size
 LEAST = 131072  # bytes still to come that make it worth while to have the kernel move them
 
 _WARNING = "a client request body is buffered to a temporary file"
-
-
-class BodyConf(Conf, level=Ctx.LOCATION):
-    """Where bodies go that are larger than client_body_buffer_size."""
-
-    temp_path: TempPath = directive("client_body_temp_path", HSL, "1|2|3|4", temp_path)
-    in_file_only: str = directive(
-        "client_body_in_file_only", HSL, "1", slots.enum_of({"off": "off", "on": "on", "clean": "clean"}), default="off"
-    )
-    in_single_buffer: bool = directive("client_body_in_single_buffer", HSL, "flag", slots.flag, default=False)
-
-    def finish(self, scope: "Scope") -> None:
-        if self.temp_path is None:
-            self.temp_path = TempPath.default(scope.config, "client_body_temp")
 
 
 class RequestBody:
@@ -145,17 +124,6 @@ class RequestBody:
             conn.deadline = 0.0
         r.action = action
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The body as it arrives. Raises BadRequest and Interrupted."""
-        while True:
-            data = self.take()
-            if data:
-                yield data
-            elif self.done:
-                return
-            else:
-                await self.more()
-
     def at_hand(self) -> bool:
         """Take what has arrived; whether that is the whole body, so that it need not be streamed."""
         if self._gone():
@@ -255,18 +223,12 @@ class RequestBody:
             pipe.close()
         conn.resume_reading()
 
-    # -- again -----------------------------------------------------------------------------------
-
-    async def stored(self) -> AsyncIterator[bytes]:
-        """The whole body, as often as wanted (for every attempt, for subrequests)."""
-        for data in self.chunks:
-            yield data
+    async def joined(self) -> bytes:
+        """All of it, once it has been read, in one piece of memory."""
         file = self.file
-        at = 0
-        while file is not None and at < file.size:
-            data = await aio.reading(self.request, partial(file.read, at))
-            at += len(data)
-            yield data
+        if file is None:
+            return b"".join(self.chunks)
+        return await aio.reading(self.request, lambda: file.read(0, file.size))
 
     def close(self) -> None:
         """The request has ended."""

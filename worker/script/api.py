@@ -126,7 +126,7 @@ class Body:
         if body is None:
             return b""
         await body.read()
-        return b"".join([piece async for piece in body.stored()])
+        return await body.joined()
 
     async def text(self) -> str:
         return decode(await self.read())

@@ -9,8 +9,6 @@ A body that is cut short is made visible: the client gets what there is, and the
 cleanly.
 """
 
-import socket
-import struct
 from typing import TYPE_CHECKING
 
 from headgate.masterd.logfile import Level, failed
@@ -18,16 +16,13 @@ from headgate.worker.http import aio
 from headgate.worker.http.request import DRAIN, UPSTREAM, Interrupted
 from headgate.worker.upstream import splice
 from headgate.worker.upstream.errors import UpstreamError
-from headgate.worker.upstream.response import ended
+from headgate.worker.upstream.response import cut, cut_short, ended
 from headgate.worker.upstream.spool import Spool
 from headgate.worker.upstream.throttle import throttle
 
 if TYPE_CHECKING:
-    from headgate.worker.http.request import Request
     from headgate.worker.upstream.connect import UpstreamConnection
     from headgate.worker.upstream.upstream import Upstream
-
-_RESET = struct.pack("ii", 1, 0)
 
 
 async def run(u: "Upstream") -> None:
@@ -43,9 +38,7 @@ async def run(u: "Upstream") -> None:
         else:
             await _pass_on(u)
     except UpstreamError as error:
-        r.log(Level.ERROR, error.cause)
-        u.keepalive = False
-        u.close_attempt(None)  # as nginx: once the head was good, the peer is not blamed
+        cut_short(u, error)
         await cut(r)
     finally:
         if u.throttle is not None:
@@ -70,20 +63,6 @@ def _more(u: "Upstream", conn: "UpstreamConnection") -> None:
         return
     conn.resume_reading()
     u.worker.timers.set(conn, u.conf.read_timeout)
-
-
-async def cut(r: "Request") -> None:
-    """End a response that cannot be completed: what there is of it is delivered first. Raises Interrupted."""
-    main = r.main
-    if r is not main and r.part is not None and not r.part.in_order:
-        raise Interrupted(r.status)
-    main.flush()
-    await r.written()
-    if not main.chunked and main.content_length is None and not r.conn.lost:
-        # nothing but the connection's end tells the client where the body ends: it must not look like one
-        sock = r.conn.transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    raise Interrupted(r.status)
 
 
 async def _pass_on(u: "Upstream") -> None:
@@ -142,6 +121,7 @@ async def _backlog(u: "Upstream") -> bool:
     r = u.request
     client = r.conn
     keeps = u.keeper is not None
+    short = False  # the server has failed: what there is goes to the client, and that is all
     spool = Spool(u, None if u.keeper is None else u.keeper.file)
     try:
         while True:
@@ -155,27 +135,35 @@ async def _backlog(u: "Upstream") -> bool:
                     raise Interrupted(499)
                 spool.skip()
             if not spool and not r.blocked:
-                if u.body_done:
+                if u.body_done or short:
                     break
                 if not keeps:
                     return False
-            if not u.body_done and not spool.full:
-                if _receive(u, spool):
-                    if spool.over:
-                        await aio.writing(r, spool.spill)
-                    continue
-            elif u.conn is not None:
-                u.conn.deadline = 0.0  # it is not the server that is waited for
             try:
+                if u.conn is not None:
+                    if not spool.full and _receive(u, spool):
+                        if spool.over:
+                            await aio.writing(r, spool.spill)
+                        continue
+                    if spool.full:
+                        u.conn.deadline = 0.0  # it is not the server that is waited for
                 await r.wait(DRAIN | UPSTREAM)
             except Interrupted:
                 if u.keeper is None:
                     raise
+            except UpstreamError as error:
+                cut_short(u, error)
+                short = True
+                if u.keeper is not None:
+                    u.keeper.done(complete=False)
+                    u.keeper = None
     except OSError as error:  # of the file: what cannot be read cannot be sent
         r.log(Level.CRIT, failed(f'pread() "{spool.file.name}"', error))
         await cut(r)
     finally:
         spool.close()
+    if short:
+        await cut(r)
     r.send(b"", last=True)
     await r.drain()
     return True

@@ -15,7 +15,8 @@ from headgate.worker.http import aio
 from headgate.worker.http.request import DRAIN, UPSTREAM, Interrupted
 from headgate.worker.http.tempfile import TempFile
 from headgate.worker.kernel import PIPE_SIZE, READ, WRITE, Pipe, Tap
-from headgate.worker.upstream.response import ended
+from headgate.worker.upstream.errors import UpstreamError
+from headgate.worker.upstream.response import cut, cut_short, ended
 from headgate.worker.upstream.spool import WARNING
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ async def run(u: "Upstream") -> bool:
         await move.run()
     finally:
         move.close()
+    if move.short:
+        await cut(r)
     if move.framed:
         r.conn.write(b"\r\n")
     r.send(b"", last=True)
@@ -86,8 +89,8 @@ class _Move:
     """One body on its way. `file` has what the client could not take; `quota` is what is left of a chunk begun."""
 
     __slots__ = (
-        "at", "client", "conn", "dst", "file", "framed", "limit", "literal", "loop", "pipe", "quota", "request", "slow",
-        "src", "stuck", "timer", "u",
+        "at", "client", "conn", "dst", "file", "framed", "limit", "literal", "loop", "pipe", "quota", "request",
+        "short", "slow", "src", "stuck", "timer", "u",
     )  # fmt: skip
 
     def __init__(self, u: "Upstream") -> None:
@@ -102,6 +105,7 @@ class _Move:
         self.pipe = Pipe()
         self.file = TempFile(r, u.conf.temp_path)
         self.at = 0  # of the file, where the client is
+        self.short = False  # the server has failed
         self.slow = False  # the client has been busy for too long
         self.stuck = False  # the pipe takes no more, or there was no more: try again when it is empty
         self.timer: asyncio.TimerHandle | None = None
@@ -112,21 +116,32 @@ class _Move:
         self.dst = Tap(u.worker, self.client.transport, WRITE, self._writable)
 
     async def run(self) -> None:
+        """To the body's end; or until all is with the client that came, when the server has failed (`short`)."""
+        while not await self._step():
+            try:
+                await self._wait()
+            except UpstreamError as error:
+                self._fail(error)
+
+    async def _step(self) -> bool:
+        """Move what can be moved; whether that was the last of it."""
         u, pipe, file = self.u, self.pipe, self.file
         while True:
             moved = self._out()
-            if not u.body_done and self._in():
-                moved = True
+            try:
+                if u.conn is not None and not u.body_done and self._in():
+                    moved = True
+            except UpstreamError as error:
+                self._fail(error)
             if pipe.held and not self.dst.ready and (self.slow or self.at < file.size) and self._spills():
                 await aio.writing(self.request, self._spill)
                 moved = True
-            if u.body_done:
-                if u.conn is not None:
-                    self._release()
-                if not (pipe.held or self.literal or self.at < file.size):
-                    return
+            if u.body_done and u.conn is not None:
+                self._release()
+            if u.conn is None and not (pipe.held or self.literal or self.at < file.size):
+                return True
             if not moved:
-                await self._wait()
+                return False
 
     def _out(self) -> bool:
         """To the client, from the file or the pipe; whether anything went."""
@@ -216,6 +231,11 @@ class _Move:
             return
         pipe.held -= file.splice(pipe.reader, pipe.held)
 
+    def _fail(self, error: UpstreamError) -> None:
+        self.short = True
+        self.src.close()
+        cut_short(self.u, error)
+
     def _release(self) -> None:
         """All has come: the server is free before the client has taken everything."""
         self.src.close()
@@ -224,9 +244,11 @@ class _Move:
 
     async def _wait(self) -> None:
         u, pipe, dst = self.u, self.pipe, self.dst
-        if not u.body_done and self._room() > 0 and not self.stuck:
+        if u.conn is None:
+            pass
+        elif self._room() > 0 and not self.stuck:
             u.worker.timers.set(self.conn, u.conf.read_timeout)
-        elif not u.body_done:  # it is not the server that is waited for
+        else:  # it is not the server that is waited for
             self.conn.deadline = 0.0
         if not dst.ready and not self.client.paused:
             self.client.pause_writing()
