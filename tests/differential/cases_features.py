@@ -95,9 +95,7 @@ def rewriting() -> Iterator[Case]:
     for place in ("default", "headers"):
         yield get(f"/{place}/own-headers", host=REWRITING)
         yield get(f"/{place}/200", host=REWRITING)
-    for what in words(
-        "accel-uri accel-args accel-named accel-no-name accel-missing accel-unsafe accel-range accel-charset"
-    ):
+    for what in words("accel-uri accel-args accel-named accel-no-name accel-missing accel-unsafe accel-range"):
         yield get(f"/accel/{what}?q=1", host=REWRITING)
         yield get(f"/ignored/{what}?q=1", host=REWRITING)
     yield one("HEAD of an X-Accel-Redirect", "/accel/accel-uri", host=REWRITING, method="HEAD")
@@ -116,7 +114,6 @@ def rewriting() -> Iterator[Case]:
             yield one(f"POST /{place}/{what}", f"/{place}/{what}", host=REWRITING, method="POST", body=b"posted")
     yield get("/ranged/ranged", ("Range", "bytes=1-2"), host=REWRITING)
     yield get("/ranged/chunked", ("Range", "bytes=1-2"), host=REWRITING)
-    yield get("/unbuffered/cut-body", host=REWRITING)
     yield get("/unbuffered/until-close", host=REWRITING)
     te = ("Transfer-Encoding", "chunked")
     for place in ("streamed", "bare", "method"):

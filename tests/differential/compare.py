@@ -98,11 +98,12 @@ class Side:
         self.server = server
         self.pages: dict[str, str] = {}  # the sizes of its default pages, as seen in its answers -> normalized
         self.sizes: set[str] = set()  # those that this case's answers had
+        self.branded: list[bool] = []  # which of this case's answers name the product in Server
         self.read = dict.fromkeys(LOGS, 0)  # bytes of each log that have been read
 
     def outcome(self, case: Case) -> Fields:
         """What the server answered to `case` and what it logged, as named fields."""
-        self.sizes = set()
+        self.sizes, self.branded = set(), []
         with Client(self.server.port(case.port), case.host, timeout=TIMEOUT) as client:
             fields = self._answers(client, case)
         return {**fields, **self._logged()}
@@ -140,7 +141,8 @@ class Side:
         body = self.normalize(content)
         if PRODUCT.search(content):
             self.pages[str(len(content))] = str(len(body))
-            self.sizes.add(str(len(content)))
+            self.sizes |= {str(len(content)), str(len(reply.raw) - reply.raw.index(b"\r\n\r\n") - 4)}
+        self.branded.append(bool(PRODUCT.match((reply.all("server") or [""])[0].encode())))
         fields: Fields = {
             "version": reply.version,
             "status": reply.status,
@@ -183,7 +185,8 @@ class Side:
         for name in LOGS:
             for number, line in enumerate(self._lines(name)):
                 if name == "fields":
-                    found.update((f"log.{number}.{key}", value) for key, value in self._log_fields(line))
+                    branded = self.branded[number] if number < len(self.branded) else True
+                    found.update((f"log.{number}.{key}", value) for key, value in self._log_fields(line, branded))
                 else:
                     lines = found.setdefault(name, [])
                     assert isinstance(lines, list)
@@ -205,11 +208,12 @@ class Side:
     def _size(self, size: str) -> str:
         return "PAGE" if size in self.sizes else size
 
-    def _log_fields(self, line: str) -> Iterator[tuple[str, str]]:
+    def _log_fields(self, line: str, branded: bool) -> Iterator[tuple[str, str]]:
         """The fields of a line of fields.log; `sent` as the size of the head, without the product's name in it."""
         pairs = dict(part.partition("=")[::2] for part in line.split("\t"))
         head = int(pairs["sent"]) - int(pairs["body"])
-        pairs["sent"] = str(head and head - len("nginx" if self.server.is_nginx else "headgate"))
+        product = "nginx" if self.server.is_nginx else "headgate"
+        pairs["sent"] = str(head - len(product) if head and branded else head)
         for name in ("body", "sent_length"):
             pairs[name] = self._size(pairs[name])
         pairs["sent_type"] = re.sub(r"boundary=\d+", "boundary=", pairs["sent_type"])

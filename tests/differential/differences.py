@@ -34,6 +34,7 @@ BAD_CHUNK = (
 STALE = (
     "a kept connection that its backend has closed says nothing against it: it is tried again, with a new connection"
 )
+CHUNKS = "how a body is cut into chunks has no meaning (RFC 9112 section 7.1), and their frames are counted"
 AT_ONCE = "what has arrived is decoded at once and then held against the limit; nginx judges chunk by chunk"
 DETAIL = "behind nginx's words the error log says what is wrong"
 FILTERED = "a 412 is a whole answer and keeps the connection; on nginx a header filter makes it, which has then failed"
@@ -160,7 +161,15 @@ SITE: dict[str, Explained] = {
         [*_both("bad-chunk"), "failing bad-chunk", "POST failing bad-chunk"],
         BAD_CHUNK, {"0.status": 200, "0.body": b"", "0.truncated": True},
     ),
-    **each(["failing closed"], STALE, {"log.0.upstream_status": "502, 502, 502, 502"}),
+    **each(
+        ["failing closed", "GET /next/closed @rewriting.example"],
+        STALE, {"log.0.upstream_status": "502, 502, 502, 502"},
+    ),
+    **each(["GET /substituted/all/large.bin @made.example"], CHUNKS, {"log.0.body": "1758050"}),
+    **each(
+        ["GET /unbuffered/chunked X-Own=1 @rewriting.example", "POST /unbuffered/chunked"],
+        CHUNKS, {"log.0.body": "5021"},
+    ),
     **each(["hop-by-hop headers"], PROXY_CONNECTION, {"log.0.upstream_length": "125"}),
     **_long(2060), **_long(2100), **_long(9000),
     **_too_long("a header line of 2060"), **_too_long("a header line of 2100"), **_too_long("a header line of 9000"),

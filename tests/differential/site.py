@@ -172,9 +172,6 @@ SPECIAL: dict[str, Callable[[list[tuple[str, str]]], Answer]] = {
     "accel-missing": _accel(("X-Accel-Redirect", "/protected/none")),
     "accel-unsafe": _accel(("X-Accel-Redirect", "/protected/../../etc/passwd")),
     "accel-range": _accel(("X-Accel-Redirect", "/protected/plain.txt"), ("Accept-Ranges", "none")),
-    "accel-charset": lambda headers: Reply(
-        200, [*headers, ("Content-Type", "text/html"), ("X-Accel-Charset", "koi8-r")]
-    ),
     "own-headers": lambda headers: Reply(
         200,
         [

@@ -89,6 +89,7 @@ async def serve(r: Request, rc: int, judge: Callable[[Request, int], int] | None
             rc = other.status
             r.err_status = 0
             r.body_filters = None
+            r.fields = [field for field in r.fields if field[0] == b"Content-Range"]  # that of a 416
 
 
 async def _phases(r: Request, start: int) -> int:

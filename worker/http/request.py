@@ -416,6 +416,7 @@ class Request:
         self.named = False
         self.add_uri_to_alias = False
         self.ctx = None
+        self.action = ""
 
     # -- logging ---------------------------------------------------------------------------------
 

@@ -13,21 +13,18 @@ from headgate.worker.http.output import REASONS, SERVER, status_text
 from headgate.worker.http.static import map_path
 
 if TYPE_CHECKING:
-    from headgate.worker.http.reader import Header
     from headgate.worker.http.request import Request
 
 _LOCATION_IF = HSL | Ctx.LOCATION_IF
-# after these nginx does not trust what else may come on the connection
 # pages whose text is not the status line's
 _TITLES = {302: b"302 Found", 401: b"401 Authorization Required"}
 _SILENT = (408, 444, 499)  # the connection is closed without a word
+# after these nginx does not trust what else may come on the connection
 _NO_KEEPALIVE = frozenset((400, 413, 414, 494, 495, 496, 497, 500, 501))
 # codes that are only nginx's own: what the client is told, and the page's title where it differs
 _OWN = {494: (400, "Request Header Or Cookie Too Large"), 495: (400, "The SSL certificate error"),
         496: (400, "No required SSL certificate was sent"),
         497: (400, "The plain HTTP request was sent to HTTPS port")}  # fmt: skip
-# fields that an error page takes over from the answer it stands for
-_KEPT = {401: (b"WWW-Authenticate",), 407: (b"Proxy-Authenticate",), 416: (b"Content-Range",)}
 
 
 @dataclass(slots=True, frozen=True)
@@ -78,7 +75,10 @@ class SpecialConf(Conf, level=Ctx.LOCATION):
 
 
 def answer(r: "Request", status: int) -> int:
-    """Answer with `status`: an error page if there is one, else the built-in page. Returns DONE or a redirect."""
+    """Answer with `status`: an error page if there is one, else the built-in page. Returns DONE or a redirect.
+
+    The fields that the answer has so far (a challenge, those of an X-Accel-Redirect) stay.
+    """
     if status in _SILENT:
         r.status = status
         r.keepalive = False
@@ -102,7 +102,7 @@ def answer(r: "Request", status: int) -> int:
 def _to_page(r: "Request", status: int, page: ErrorPage) -> int:
     r.err_status = status if page.overwrite is None else page.overwrite
     target = page.page.get(r)
-    kept = _kept(r, status)
+    fields = r.fields
     if target.startswith(b"/"):
         rc = phases.count_change(r)
         if rc is not None:
@@ -112,25 +112,21 @@ def _to_page(r: "Request", status: int, page: ErrorPage) -> int:
             r.method = b"GET"
         location = r.location_field
         r.clear_response()
-        r.fields = kept
+        r.fields = fields
         r.location_field = location if 300 <= status < 400 else None
         r.redirect(path, args)
         return phases.REDIRECT
     if target.startswith(b"@"):
         location = r.location_field
         r.clear_response()
-        r.fields = kept
+        r.fields = fields
         r.location_field = location
         return to_named(r, target)
     r.clear_response()
+    r.fields = fields
     r.location_field = target
     code = page.overwrite if page.overwrite in (301, 302, 303, 307, 308) else 302
     return _builtin(r, code or 302)
-
-
-def _kept(r: "Request", status: int) -> "list[Header]":
-    names = _KEPT.get(status)
-    return [field for field in r.fields if field[0] in names] if names else []
 
 
 def to_named(r: "Request", name: bytes) -> int:
@@ -154,10 +150,10 @@ def _builtin(r: "Request", status: int) -> int:
     location = r.location_field
     if location is not None and 300 <= status < 400:
         location = absolute(r, location)
-    kept = _kept(r, status)
+    fields = r.fields
     r.clear_response()
     r.err_status = 0
-    r.fields = kept
+    r.fields = fields
     r.status = shown
     r.location_field = location if 300 <= status < 400 or status == 201 else None
     body = _page(r, shown, title) if shown in REASONS and shown > 300 and shown != 304 else b""
