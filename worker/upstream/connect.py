@@ -192,10 +192,11 @@ class _Waiter(Timed):
 
     def __init__(self, u: "Upstream") -> None:
         super().__init__()
-        self.u = u
+        self.u: Upstream | None = u  # None once there is a result: the timers keep the waiter until its time comes
 
     def on_deadline(self) -> None:
-        self.u.timed_out()
+        if self.u is not None:
+            self.u.timed_out()
 
 
 async def _writable(u: "Upstream", sock: socket.socket, timeout: float) -> None:
@@ -208,4 +209,5 @@ async def _writable(u: "Upstream", sock: socket.socket, timeout: float) -> None:
         await u.request.wait(UPSTREAM)
     finally:
         waiter.deadline = 0.0
+        waiter.u = None
         loop.remove_writer(sock)
