@@ -17,6 +17,7 @@ from tests.harness import Server, until
 Factory = Callable[..., Server]
 BIG = os.urandom(1 << 20) * 12  # more than the kernel's socket buffers take
 FRAMINGS = ["length", "chunked", "close"]
+SMALL = "proxy_socket_rcvbuf 256k;"  # so that a body is soon larger than what the kernel's buffers take
 WARNING = r"\[warn\].* an upstream response is buffered to a temporary file \S+/temp_proxy/\S+ while reading upstream"
 
 
@@ -132,11 +133,11 @@ def test_a_slow_client_does_not_hold_the_server(either: Factory, backend: Callab
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("directive", ["proxy_max_temp_file_size 0;", "proxy_buffering off;"])
 def test_without_a_file_the_server_waits(
-    either: Factory, backend: Callable[..., Backend], framing: str, directive: str
+    headgate: Factory, backend: Callable[..., Backend], framing: str, directive: str
 ) -> None:
     source = Source(BIG * 2, framing)
     peer = backend(source)
-    server = either(site(peer.address, directive))
+    server = headgate(site(peer.address, SMALL + directive))
     client = ask(server)
     assert stalls(source) < len(BIG) * 2
     assert take(client, framing) == BIG * 2
@@ -148,7 +149,7 @@ def test_the_file_is_never_larger_than_allowed(headgate: Factory, backend: Calla
     for framing in FRAMINGS:
         source = Source(BIG * 2, framing)
         peer = backend(source)
-        server = headgate(site(peer.address, "proxy_max_temp_file_size 1m;"))
+        server = headgate(site(peer.address, SMALL + "proxy_max_temp_file_size 1m;"))
         client = ask(server)
         assert stalls(source) < len(BIG) * 2
         sizes = deleted_files(server)

@@ -186,7 +186,7 @@ class RequestBody:
         file = self.file or self._open()
         for data in self.chunks:
             if file.write(data) < len(data):
-                raise BadRequest(500, "a request body could not be written to its temporary file")
+                raise BadRequest(500, "")  # it is logged
         self.chunks = []
 
     def _open(self) -> TempFile:
@@ -195,7 +195,7 @@ class RequestBody:
         keep = conf.in_file_only != "off"
         self.file = file = TempFile(r, conf.temp_path)
         if not file.open(_WARNING, keep, level=Level.NOTICE if keep else Level.WARN):
-            raise BadRequest(500, "no temporary file for a request body")
+            raise BadRequest(500, "")
         if conf.in_file_only == "clean":
             r.on_finish(file.unlink)
         return file
@@ -217,7 +217,7 @@ class RequestBody:
                     continue
                 pipe.held -= await aio.writing(r, lambda: file.splice(pipe.reader, pipe.held))
                 if pipe.held:
-                    raise BadRequest(500, "a request body could not be written to its temporary file")
+                    raise BadRequest(500, "")  # it is logged
         finally:
             tap.close()
             pipe.close()

@@ -142,7 +142,8 @@ async def _phases(r: Request, start: int) -> int:
         r.log(Level.ALERT, str(error))
         return 500
     except BadRequest as error:  # a body that cannot be read
-        r.log(Level.ERROR, error.reason)
+        if error.reason:
+            r.log(Level.ERROR, error.reason)
         return error.status
 
 
