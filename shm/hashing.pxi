@@ -157,8 +157,10 @@ cdef class Hashed(Method):
     cdef bytes key
     cdef uint32_t hash
     cdef int tries
+    cdef int last   # what served the try before, or -1
 
     def __cinit__(self, Peers peers, bytes key, *args):
+        self.last = -1
         self.key = key
         self.data = key
         self.size = len(key)
@@ -177,10 +179,14 @@ cdef class Hashed(Method):
             i = peers.wanted(hint, 0, peers.primaries, tried, now)
             if i >= 0 and peers.claim(i, now, trap):
                 return i
+            # A try whose connection was found closed is none: it may be had again.
+            if self.last >= 0 and peers.is_eligible(self.last, tried, now) and peers.claim(self.last, now, trap):
+                return self.last
             while self.tries <= REHASHES:
                 i = self.next_place()
                 step(trap)
                 if peers.is_eligible(i, tried, now) and peers.claim(i, now, trap):
+                    self.last = i
                     return i
                 self.tries += 1
         return peers.next_peer(None, tried, now, hint, spare, trap)

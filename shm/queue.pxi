@@ -37,13 +37,13 @@ cdef class Queue:
                 count += load(&self.row(slot).count)
         return count
 
-    def oldest(self) -> int:
-        """The oldest ticket of all, 0 when nobody waits."""
+    def oldest(self, uint64_t after=0) -> int:
+        """The oldest ticket of all but those up to `after`, 0 when nobody else waits."""
         cdef uint64_t first, oldest = 0
         cdef uint32_t slot
         for slot in range(header_at(self.peers.base).slots_used):
             if load_time(&slot_at(self.peers.base, slot).pid):
                 first = load(&self.row(slot).first)
-                if first and (oldest == 0 or first < oldest):
+                if first > after and (oldest == 0 or first < oldest):
                     oldest = first
         return oldest

@@ -116,6 +116,9 @@ def test_a_worker_that_is_gone_or_stopped_does_not_hold_the_others_up(
     assert [client.response().status for client in (held, second, third)] == [200] * 3
     if number == signal.SIGSTOP:
         assert first.silent(0.05), "its worker is stopped"
+        began = time.monotonic()
+        assert {second.get("/u/").status for _ in range(50)} == {200}
+        assert time.monotonic() - began < 0.9, "it is waited for once, not by every request"
         os.kill(victim, signal.SIGCONT)
         assert first.response().status == 200
     assert server.get("/u/").status == 200

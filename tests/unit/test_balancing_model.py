@@ -309,6 +309,15 @@ def test_what_a_hash_cannot_use_goes_to_the_next_in_its_sequence() -> None:
         peers.set_down(want[0], False)
 
 
+def test_a_try_that_was_none_is_had_again() -> None:
+    peers = weighted(1, 1, 1, 1)
+    shares, ring = Shares(peers), Ring(peers)
+    for hashed in (KeyHashed(peers, b"k", shares), IpHashed(peers, b"abc", shares), RingHashed(peers, b"k", ring)):
+        first = hashed.get(None, T)
+        peers.free(first, OK, T)
+        assert hashed.get(bytearray(4), T) == first, "nothing is marked as tried"
+
+
 # By lot
 
 

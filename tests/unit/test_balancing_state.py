@@ -219,6 +219,7 @@ def test_the_oldest_ticket_of_all_workers_is_known_to_all() -> None:
     zone.bind(second)
     queue.publish(one, 2)
     assert (queue.oldest(), queue.waiting()) == (one, 3)
+    assert (queue.oldest(one), queue.oldest(two)) == (two, 0)
     queue.publish(three, 1)
     assert queue.oldest() == two
     zone.release_slot(first)

@@ -2,8 +2,8 @@
 
 The order is kept by tickets in the group's zone. A worker serves its own waiting requests when the oldest ticket is
 one of them and a peer is free; it looks when a request of its own has ended, and every few milliseconds, since another
-worker's may have. Whoever does not take its turn while a peer stands free (a worker that was stopped) loses it after a
-moment. A request leaves when its client does, or after the timeout, with 502.
+worker's may have. A worker that does not take its turn while a peer stands free (it was stopped) is waited for no more
+after a moment, until it goes on. A request leaves when its client does, or after the timeout, with 502.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from headgate.worker.upstream.upstream import Upstream
 
 LOOK = 0.005  # seconds between looks at what other workers have done
-PATIENCE = 4  # looks at a peer that stands free, before it is taken out of turn
+PATIENCE = 4  # looks at a peer that stands free, before whoever has the turn is passed over
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def queue(call: Call) -> None:
 class Queue:
     """The waiting requests of a group in this worker, in the order in which they came."""
 
-    __slots__ = ("_conf", "_free_looks", "_looking", "_tickets", "_waiters", "_worker")
+    __slots__ = ("_conf", "_free_looks", "_looking", "_passed", "_tickets", "_waiters", "_worker")
 
     def __init__(self, conf: QueueConf, peers: Peers, worker: "HttpWorker") -> None:
         self._conf = conf
@@ -67,13 +67,14 @@ class Queue:
         self._waiters: list[_Waiter] = []
         self._looking = False
         self._free_looks = 0  # how often in a row a peer stood free while others had the turn
+        self._passed = 0  # the last ticket that was not waited for any more
 
     async def turn(self, u: "Upstream") -> None:
         """Take a peer for the next try, at once or when one is free; none is taken when the wait was in vain."""
         tries = u.balancer
         assert isinstance(tries, Tries)
         # nobody overtakes those that wait
-        if not self._tickets.oldest() and tries.take(u.tried):
+        if not self._tickets.oldest(self._passed) and tries.take(u.tried):
             return
         if not u.group.peers.waitable(u.tried) or self._tickets.waiting() >= self._conf.limit:
             return
@@ -110,10 +111,14 @@ class Queue:
         self._looking = False
         if self._waiters:
             waiter = self._waiters[0]
-            if waiter.ticket == self._tickets.oldest() or not waiter.u.group.peers.available(waiter.u.tried):
+            oldest = self._tickets.oldest(self._passed)
+            if waiter.ticket == oldest or not waiter.u.group.peers.available(waiter.u.tried):
                 self._free_looks = 0
             else:
                 self._free_looks += 1
+                if self._free_looks == PATIENCE:
+                    self._free_looks = 0
+                    self._passed = oldest
             self._serve()
         if self._waiters:
             self._look_later()
@@ -121,10 +126,8 @@ class Queue:
     def _serve(self) -> None:
         """Give peers to those whose turn it is, as long as there are any."""
         for waiter in list(self._waiters):
-            if waiter.ticket != self._tickets.oldest():
-                if self._free_looks < PATIENCE:
-                    return
-                self._free_looks = 0
+            if waiter.ticket != self._tickets.oldest(self._passed):
+                return
             if waiter.tries.take(waiter.u.tried):
                 self._waiters.remove(waiter)
                 self._publish()
