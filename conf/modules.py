@@ -40,9 +40,13 @@ MODULES = [
     "headgate.worker.upstream.balancer.py_balancer",
     "headgate.worker.upstream.balancer.sticky",
     "headgate.worker.upstream.balancer.queue",
+    "headgate.worker.upstream.balancer.outliers",
+    "headgate.worker.upstream.retries",
     "headgate.worker.upstream.variables",
     "headgate.worker.proxy.http",
     "headgate.worker.proxy.variables",
+    "headgate.worker.proxy.health_match",
+    "headgate.worker.proxy.health_check",
     "headgate.worker.http.types",
     # the access phase, in nginx's order
     "headgate.worker.http.access",

@@ -35,6 +35,7 @@ def now_ms() -> int:
 
 
 include "timing.pxi"
+include "health.pxi"
 include "table.pxi"
 
 cdef class Method  # see methods.pxi
@@ -50,7 +51,7 @@ cdef class Peers(PeerTable):
     # Picking
 
     def tries(self) -> int:
-        """Peers that are neither down nor draining, backups included: how often a request may try."""
+        """Peers that nothing but failures keeps away, backups included: how often a request may try."""
         cdef int i, n = 0
         for i in range(self.count):
             n += load32(&self.hot[i].flags) & AWAY == 0
@@ -66,7 +67,7 @@ cdef class Peers(PeerTable):
         cdef int i
         cdef const char *marks = self.marks(tried)
         for i in range(self.count):
-            if load32(&self.hot[i].flags) & AWAY == 0 and (marks == NULL or marks[i] == 0):
+            if load32(&self.hot[i].flags) & LASTING == 0 and (marks == NULL or marks[i] == 0):
                 return True
         return False
 
@@ -248,3 +249,6 @@ include "methods.pxi"
 include "shares.pxi"
 include "hashing.pxi"
 include "queue.pxi"
+include "prober.pxi"
+include "outliers.pxi"
+include "retries.pxi"

@@ -7,14 +7,14 @@
 #
 #   Header | Group x GROUPS | Hot x RECORDS | Cold x RECORDS | Slot x MAX_SLOTS | (held | flight | waiting) x slots
 #
-# held and flight are a word for each record, waiting two for each group. Times are milliseconds of CLOCK_MONOTONIC; 0 means never.
+# held and flight are a word for each record, waiting three for each group. Times are milliseconds of CLOCK_MONOTONIC; 0 means never.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 include "lock.pxi"
 
 cdef enum:
-    LAYOUT = 2
+    LAYOUT = 3
     PAGE = 4096
     GROUPS = 4096
     RECORDS = 32768
@@ -25,7 +25,11 @@ cdef enum:
     DOWN = 1
     DRAIN = 2       # told so at run time; a reload keeps it
     DRAINING = 4    # configured so
-    AWAY = 0xFF     # any of these keeps new requests away; bits 3 to 7 are for health and ejection
+    UNHEALTHY = 8   # a health check says so
+    CHECKING = 16   # a mandatory health check was not passed yet
+    EJECTED = 32    # an outlier, while its ejection is in force
+    AWAY = 0xFF     # any of these keeps new requests away
+    LASTING = 7     # those of them that only a command changes
     RAMPING = 256   # its weight grows: slow_start
 
 cdef struct Key:
@@ -52,7 +56,9 @@ cdef struct Group:
     Key key
     uint64_t version        # changes when a nominal weight does
     uint64_t ticket         # the last one that a queued request has drawn
-    uint64_t[4] spare
+    uint64_t prober         # who checks its peers' health: slot and 1 16 | when that was last renewed 48; 0: nobody
+    int64_t swept           # when outliers were last looked for
+    uint64_t[2] spare
 
 cdef struct Hot:
     # 64 bytes, one for each peer.
@@ -66,6 +72,17 @@ cdef struct Hot:
     uint32_t fails
     uint32_t max_fails      # 0: failures do not count
     uint32_t flags
+
+cdef enum:
+    CHECKS = 4  # health checks of one group
+
+cdef struct Check:
+    # What one health check has found of a peer.
+    uint32_t id             # of its configuration; 0: no such check
+    uint32_t state          # see health.pxi
+    uint32_t fails          # in a row
+    uint32_t passes
+    int64_t checked         # last time
 
 cdef struct Cold:
     # 448 bytes, one for each peer.
@@ -86,7 +103,15 @@ cdef struct Cold:
     uint64_t response_ms
     uint64_t peak           # peak_ewma: float of ms 32 | stamp 32, see timing.pxi
     uint64_t[2] spare_counters
-    uint64_t[32] later      # room for health and ejection
+    uint64_t consecutive    # failures in a row, for outlier ejection, see outliers.pxi
+    uint64_t window_total   # responses since the last sweep, of these the good ones and their time
+    uint64_t window_good
+    uint64_t window_us
+    int64_t ejected_until   # 0: not ejected
+    uint64_t ejections      # by how many times the base time is multiplied
+    uint64_t ejected        # how often in all
+    Check[CHECKS] checks
+    uint64_t[13] later
 
 cdef struct Slot:
     # 64 bytes, one for each worker of any generation.
@@ -112,9 +137,10 @@ cdef inline Slot *slot_at(char *base, uint32_t index) noexcept nogil:
     return <Slot *> cold_at(base, RECORDS) + index
 
 cdef struct Waiting:
-    # What one worker's queue of one group is.
-    uint64_t first          # its oldest ticket; 0: nobody waits
+    # What one worker has of one group: its queue, its retries.
+    uint64_t first          # the oldest ticket; 0: nobody waits
     uint64_t count
+    uint64_t retries        # requests that are at their second server, or a further one
 
 cdef struct SlotRows:
     # What belongs to a slot alone.

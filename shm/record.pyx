@@ -215,6 +215,9 @@ cdef class Records:
         for group in range(self.header.groups_used):
             store(&rows.waiting[group].first, 0)
             store(&rows.waiting[group].count, 0)
+            store(&rows.waiting[group].retries, 0)
+            if load(&group_at(self.base, group).prober) >> 48 == i + 1:
+                store(&group_at(self.base, group).prober, 0)
         store_time(&slot_at(self.base, i).pid, 0)
         return given
 

@@ -49,6 +49,10 @@ class PeerState:
     peak_ms: float  # of peak_ewma
     bytes_in: int
     bytes_out: int
+    health: str  # of active checks: unknown, up, down, checking; "" without any
+    ejected: bool  # as an outlier, and that is in force
+    ejected_until: int
+    ejections: int  # in all
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,9 @@ cdef class PeerTable:
                 self.cold(i).slow_start = spec.slow_start
                 self.set_flag(i, DOWN, spec.down)
                 self.set_flag(i, DRAINING, spec.drain)
+                arrange(hot, self.cold(i), spec.checks)
+                if not spec.ejection:
+                    forget_ejection(hot, self.cold(i))
             self.bound_running(0, self.primaries)
             self.bound_running(self.primaries, self.count)
         finally:
@@ -290,4 +293,8 @@ cdef class PeerTable:
             peak_ms=peak_at(load(&cold.peak), clock_ms()),
             bytes_in=load(&cold.bytes_in),
             bytes_out=load(&cold.bytes_out),
+            health=health_of(flags, cold),
+            ejected=bool(flags & EJECTED),
+            ejected_until=cold.ejected_until,
+            ejections=cold.ejected,
         )

@@ -38,6 +38,8 @@ class PeerSpec:
     slow_start: int = 0
     drain: bool = False
     resolved: bool = False  # found while the server runs
+    checks: tuple[tuple[int, bool, bool], ...] = ()  # of its health: id of 32 bits, mandatory, persistent
+    ejection: bool = False  # it may be ejected as an outlier
 
     def __post_init__(self) -> None:
         for name, least in (("weight", 1), ("max_conns", 0), ("max_fails", 0), ("fail_timeout", 0), ("slow_start", 0)):

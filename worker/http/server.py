@@ -89,6 +89,8 @@ class HttpWorker:
                 group.keepalive.close_all()
             if group.live is not None:
                 group.live.stop()
+            if group.prober is not None:
+                group.prober.stop()
 
     def idle_close(self, grace: float) -> None:
         """Close idle client connections after `grace` seconds; until then each may send one more request."""

@@ -12,8 +12,10 @@ from headgate.conf.template import fsencode
 from headgate.masterd.zones import ZoneSpec
 from headgate.worker.resolver.conf import ResolverConf, ResolverSpec, resolver
 from headgate.worker.upstream.balancer.method import BalancingConf, refused
+from headgate.worker.upstream.balancer.outliers import OutlierDirective
 from headgate.worker.upstream.group import Group, PeerAddress, ServerSpec, numeric, unix
 from headgate.worker.upstream.keepalive import KeepaliveConf
+from headgate.worker.upstream.retries import BudgetDirective
 
 if TYPE_CHECKING:
     from headgate.worker.http.conf import HttpConf
@@ -159,6 +161,8 @@ def upstream(call: Call) -> None:
         method=balancing.method,
         sticky=balancing.sticky,
         queue_conf=balancing.queue,
+        outlier_conf=scope.merged(OutlierDirective).ejection,
+        budget_conf=scope.merged(BudgetDirective).budget,
     )
     if conf.zone is not None:
         group.zone = conf.zone.name

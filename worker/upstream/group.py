@@ -9,13 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from headgate.shm.peers import Peers
+from headgate.shm.peers import Health, Outliers, Peers, Retries
 from headgate.shm.zone import GroupSpec, PeerSpec
 from headgate.worker.upstream.balancer import round_robin
 from headgate.worker.upstream.balancer.method import Method, Plain
+from headgate.worker.upstream.balancer.outliers import Ejecting, OutlierConf, Sweeper
 from headgate.worker.upstream.balancer.queue import Queue, QueueConf, Queued
 from headgate.worker.upstream.balancer.sticky import StickyConf
 from headgate.worker.upstream.keepalive import Keepalive, KeepaliveConf
+from headgate.worker.upstream.prober import Check, Prober
+from headgate.worker.upstream.retries import BudgetConf
 
 if TYPE_CHECKING:
     from headgate.masterd.zones import Zones
@@ -96,6 +99,13 @@ class Group:
     sticky: StickyConf | None = None
     queue_conf: QueueConf | None = None
     queue: Queue | None = None
+    outlier_conf: OutlierConf | None = None
+    outliers: Outliers | None = None
+    budget_conf: BudgetConf | None = None
+    retries: Retries | None = None
+    checks: list[Check] = field(default_factory=list)  # of the peers' health
+    health: Health | None = None  # what the checks have found
+    prober: Prober | None = None
     table: "Callable[[str], object]" = None  # type: ignore[assignment]  # set after the fork: finds a zone's table
     balancer: Any = None  # set after the fork: what chooses for all requests, when `init` is None
     init: "Callable[[Request], Choice] | None" = None  # makes what chooses for one request
@@ -136,6 +146,8 @@ class Group:
                 slow_start=int(server.slow_start * 1000),
                 drain=server.drain,
                 resolved=server.resolved,
+                checks=tuple((check.id, check.mandatory, check.persistent) for check in self.checks),
+                ejection=self.outlier_conf is not None,
             )
             for server in self.servers
             for address in server.addresses
@@ -154,6 +166,10 @@ class Group:
             self.live = LiveGroup(self, worker, zones[self.zone])
         else:
             self.use(zones[self.zone].peers(self.name))
+        if self.outlier_conf is not None:
+            Sweeper(self.outlier_conf, self, worker)
+        if self.checks:
+            self.prober = Prober(self, worker)
 
     def use(self, peers: Peers) -> None:
         """Balance over these peers, which are those of `addresses`."""
@@ -161,6 +177,13 @@ class Group:
         balancer = self.method.make(peers) if self.method is not None else round_robin.make(peers)
         if self.sticky is not None:
             balancer = self.sticky.wrap(balancer, self, self.table)
+        if self.outlier_conf is not None:
+            self.outliers = self.outlier_conf.outliers(peers)
+            balancer = Ejecting(balancer, self.outliers, self, self.worker)
+        if self.budget_conf is not None:
+            self.retries = Retries(peers, self.budget_conf.percent, self.budget_conf.min_retries)
+        if self.checks:
+            self.health = Health(peers)
         if self.queue_conf is not None:
             self.queue = self.queue or Queue(self.queue_conf, peers, self.worker)
             balancer = Queued(balancer, self.queue)

@@ -1,11 +1,13 @@
 """After a failed attempt: try the next peer, or give up with a status. Decided here and nowhere else.
 
 `decide` is the whole rule, over plain values (nginx: the conditions of ngx_http_upstream_next and
-ngx_http_upstream_test_next, which are one); the other functions gather the values.
+ngx_http_upstream_test_next, which are one); the other functions gather the values, and
+ask the group's retry budget where it has one.
 """
 
 from typing import TYPE_CHECKING, Final
 
+from headgate.worker.upstream import retries
 from headgate.worker.upstream.errors import BY_STATUS, STATUS, Kind, UpstreamError
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ def status_error(u: "Upstream", status: int) -> UpstreamError | None:
 
 def _another(u: "Upstream", kind: Kind, left: int) -> bool:
     limit = u.conf.next_upstream_timeout
-    return decide(
+    again = decide(
         kind,
         u.conf.next_upstream,
         left=left,
@@ -58,3 +60,6 @@ def _another(u: "Upstream", kind: Kind, left: int) -> bool:
         cached=u.cached,
         late=bool(limit) and u.worker.loop.time() - u.started >= limit,
     )
+    if not again or u.group.retries is None or (u.cached and kind is Kind.ERROR):
+        return again
+    return retries.allowed(u)

@@ -32,8 +32,8 @@ class Upstream:
     __slots__ = (
         "_finalized", "address", "attempt", "balancer", "body", "body_done", "body_sent", "buffering", "cached",
         "chunked_body", "conf", "conn", "group", "head", "index", "keepalive", "keeper", "length", "plain",
-        "protocol", "request", "request_sent", "scheme", "sender", "started", "streams_body", "throttle", "tls",
-        "tried", "tries", "upgrade", "uri", "wire", "worker",
+        "protocol", "request", "request_sent", "retrying", "scheme", "sender", "started", "streams_body", "throttle",
+        "tls", "tried", "tries", "upgrade", "uri", "wire", "worker",
     )  # fmt: skip
 
     def __init__(self, request: Request, conf: "UpstreamConf", group: "Group", protocol: "UpstreamProtocol") -> None:
@@ -64,6 +64,7 @@ class Upstream:
         self.streams_body = False
         self.chunked_body = False
         self.request_sent = False
+        self.retrying = False  # counted in the group's retry budget
         self.head: ResponseHead | None = None
         self.length: int | None = None  # body bytes still to come, None when only the framing tells
         self.body_done = False
@@ -246,6 +247,9 @@ class Upstream:
         if self._finalized:
             return
         self._finalized = True
+        if self.retrying:
+            assert self.group.retries is not None
+            self.group.retries.end()
         if self.index >= 0:
             self.close_attempt(None)
         elif self.conn is not None:
