@@ -6,12 +6,11 @@ awaited as well (connect, resolve, user code); then the future's callback steps 
 """
 
 import asyncio
-import os
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from headgate.masterd.logfile import Level
-from headgate.worker.http import filters, output
+from headgate.worker.http import error_line, filters, output
 from headgate.worker.http.reader import HTTP_11, Header, RequestHead
 
 if TYPE_CHECKING:
@@ -213,17 +212,11 @@ class Request:
 
     def _broken(self, failure: Exception) -> None:
         """A programming error ends this request alone: the connection is cut and the traceback logged."""
-        self._report("request failed", failure)
+        self.log(Level.CRIT, f"request failed: {error_line.described(failure)}")
         self.status = self.status or 500
         self.keepalive = False
         self.conn.abort()
         self.finish()
-
-    def _report(self, what: str, failure: Exception) -> None:
-        import traceback
-
-        text = "".join(traceback.format_exception(failure)).rstrip().replace("\n", " | ")
-        self.log(Level.CRIT, f"{what}: {text}")
 
     def finish(self) -> None:
         """The one end of a request: clean up, write the access log, give the connection back. Idempotent.
@@ -239,13 +232,13 @@ class Request:
                 try:
                     cleanup()
                 except Exception as failure:
-                    self._report("clean-up of a request failed", failure)
+                    self.log(Level.CRIT, f"clean-up of a request failed: {error_line.described(failure)}")
         self.action = "logging request"
         try:
             for log in self.location.access_logs:
                 log.write(self)
         except Exception as failure:
-            self._report("access log failed", failure)
+            self.log(Level.CRIT, f"access log failed: {error_line.described(failure)}")
         part = self.part
         if self.parent is None:
             if part is not None:
@@ -424,23 +417,7 @@ class Request:
         """An error log line with nginx's context: `message while ACTION, client: ..., request: "..."`."""
         log = self.location.error_log
         if level <= log.level:
-            log.emit(level, message + self.context(), self.conn.number)
-
-    def context(self) -> str:
-        """` while ..., client: ..., server: ..., request: "...", upstream: "...", host: "..."`."""
-        text = f" while {self.action}" if self.action else ""
-        names = self.server.names
-        text += f", client: {os.fsdecode(self.conn.remote_addr)}, server: {names[0] if names else ''}"
-        text += f', request: "{os.fsdecode(self.line)}"'
-        if self.parent is not None:
-            text += f', subrequest: "{os.fsdecode(self.uri)}"'
-        if self.upstream is not None and self.upstream.url:
-            text += f', upstream: "{self.upstream.url}"'
-        host = self.header(b"host")
-        if host is not None:  # the field, also where the target names another host
-            text += f', host: "{os.fsdecode(host)}"'
-        referer = self.header(b"referer")
-        return text + (f', referrer: "{os.fsdecode(referer)}"' if referer is not None else "")
+            log.emit(level, message + error_line.context(self), self.conn.number)
 
     @property
     def body_begun(self) -> bool:
