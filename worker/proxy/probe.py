@@ -46,17 +46,19 @@ class Link:
 
 async def connect(address: "PeerAddress", port: int, tls: "Use | None", timeout: float) -> Link:
     """A new connection, with `port` instead of the server's unless 0, within `timeout` seconds."""
-    secure: dict[str, object] = {}
-    if tls is not None:
-        secure = {"ssl": tls.client.context, "server_hostname": tls.sni or ""}
+    loop = asyncio.get_running_loop()
+    sockaddr = address.sockaddr
+    if port and address.family != socket.AF_UNIX:
+        sockaddr = (sockaddr[0], port, *sockaddr[2:])
     try:
-        async with asyncio.timeout(timeout):
-            if address.family == socket.AF_UNIX:
-                made = asyncio.open_unix_connection(address.sockaddr, **secure)  # type: ignore[arg-type]
-            else:
-                host, own = address.sockaddr[:2]
-                made = asyncio.open_connection(host, port or own, **secure)  # type: ignore[arg-type]
-            link = Link(*await made)
+        sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            async with asyncio.timeout(timeout):
+                await loop.sock_connect(sock, sockaddr)
+        except BaseException:
+            sock.close()
+            raise
+        link = await _wrapped(sock, tls, timeout)
     except TimeoutError:
         raise CheckFailed("connecting to upstream (timed out)") from None
     except ssl.SSLError as error:
@@ -70,6 +72,29 @@ async def connect(address: "PeerAddress", port: int, tls: "Use | None", timeout:
             link.close()
             raise CheckFailed(f'SSL handshaking to upstream (certificate does not match "{tls.name}")')
     return link
+
+
+async def _wrapped(sock: socket.socket, tls: "Use | None", timeout: float) -> Link:
+    """The connection over a connected socket. Never cut short: uvloop does not survive that at any moment."""
+    if tls is None:
+        opening = asyncio.ensure_future(asyncio.open_connection(sock=sock))
+    else:
+        opening = asyncio.ensure_future(
+            asyncio.open_connection(
+                sock=sock, ssl=tls.client.context, server_hostname=tls.sni or "", ssl_handshake_timeout=timeout
+            )
+        )
+    try:
+        return Link(*await asyncio.shield(opening))
+    except asyncio.CancelledError:
+        opening.add_done_callback(_drop)
+        raise
+
+
+def _drop(opening: "asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]") -> None:
+    """Close a connection that nobody waits for any more."""
+    if not opening.cancelled() and opening.exception() is None:
+        Link(*opening.result()).close()
 
 
 async def exchange(link: Link, request: bytes, timeout: float, whole: bool) -> tuple[ResponseHead, bytes, bool]:
