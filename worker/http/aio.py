@@ -52,6 +52,7 @@ def _aio(call: Call) -> ThreadPool | _Named | None:
         return threads.use(call)
     template = call.template(name)
     if template.const is None:
+        threads.use(call)  # so that the name `default` is known too
         return _Named(template, call.scope.config.thread_pools)
     return threads.use(call, name)
 

@@ -3,19 +3,21 @@
 A small body is read at once and leaves with its head in one write. A large one goes by sendfile(2) on a
 duplicate of the client's socket, once the transport has nothing left to write; the duplicate is what we may
 watch, and stays ours when the transport closes. Where the bytes are not sent as they are (filters, chunks,
-TLS, subrequests) they are read in pieces and sent through the request. A file that has become shorter cuts
-the connection: the client must see that something is missing.
+TLS, subrequests) they are read in pieces and sent through the request. With `aio threads` a thread waits for the
+disk. A file that has become shorter cuts the connection: the client must see that something is missing.
 """
 
 import errno
 import os
 import socket
 from collections.abc import Awaitable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from headgate.conf import slots
 from headgate.conf.directive import HSL, Conf, Ctx, directive
 from headgate.masterd.logfile import Level, failed
+from headgate.worker.http import aio
 from headgate.worker.http.request import Interrupted
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ def send_file(r: "Request", fd: int, path: bytes, size: int) -> Awaitable[int] |
         r.send(b"", last=True)
         return None
     pieces: list[Piece] = [(0, size)] if r.ranges is None else r.ranges.pieces()
-    if _total(pieces) > SMALL:
+    if _total(pieces) > SMALL or r.location.get(aio.AioConf).aio is not None:
         return _answer(r, fd, path, pieces)
     try:
         if r.ranges is None:
@@ -114,7 +116,7 @@ async def _by_hand(r: "Request", fd: int, path: bytes, pieces: list[Piece], step
             continue
         offset, length = piece
         while length:
-            data = _read(fd, path, offset, min(length, step))
+            data = await aio.reading(r, partial(_read, fd, path, offset, min(length, step)))
             offset += len(data)
             length -= len(data)
             r.send(data, last and not length)
@@ -183,7 +185,7 @@ class _Out:
             if not self.left:
                 await self._writable()
             try:
-                sent = os.sendfile(out, fd, offset, min(length, self.left))
+                sent = await aio.reading(self.request, partial(os.sendfile, out, fd, offset, min(length, self.left)))
             except BlockingIOError:
                 await self._writable()
                 continue

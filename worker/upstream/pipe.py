@@ -129,7 +129,7 @@ async def _backlog(u: "Upstream") -> bool:
                 u.keeper.done(complete=not spool.file.broken)
                 u.keeper = None
             while spool and not r.blocked and not client.lost:
-                r.send(spool.take())
+                r.send(await aio.reading(r, spool.take))
             if client.lost:
                 if u.keeper is None and not u.body_done and not r.detached:
                     raise Interrupted(499)

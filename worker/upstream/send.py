@@ -8,12 +8,13 @@ Where both sides are plain the kernel moves the bytes: sendfile from the body's 
 """
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from headgate.worker.http import aio
 from headgate.worker.http.body import LEAST, receive
 from headgate.worker.http.chunked import LAST_CHUNK, chunk
 from headgate.worker.http.request import BODY, UPSTREAM
-from headgate.worker.http.tempfile import PIECE
 from headgate.worker.kernel import PIPE_SIZE, READ, WRITE, Pipe, Tap
 from headgate.worker.upstream.connect import broken
 
@@ -137,7 +138,7 @@ class _Stored(Sender):
             if not await _taken(self.u):
                 return
             if self.tap is None:
-                data = file.read(self.at, PIECE)
+                data = await aio.reading(self.u.request, partial(file.read, self.at))
                 conn.write(data)
                 self.at += len(data)
                 continue
