@@ -1,5 +1,6 @@
 """[9] Connections to upstream servers: TCP or Unix-domain, non-blocking, with nginx's error texts."""
 
+import asyncio
 import errno
 import os
 import socket
@@ -154,7 +155,7 @@ async def open_connection(u: "Upstream", address: "PeerAddress", timeout: float)
     except OSError as error:
         u.request.log(Level.ALERT, f"socket() failed ({error.errno}: {error.strerror})")
         raise GiveUp(500) from None
-    transport = None
+    taken = False  # the socket is a transport's
     started = loop.time()
     try:
         if u.conf.socket_options is not None:
@@ -169,20 +170,37 @@ async def open_connection(u: "Upstream", address: "PeerAddress", timeout: float)
             raise failed(f"connect() to {address.text}", number, Level.CRIT)
         conn = UpstreamConnection(u, loop.time())
         tls = u.tls
-        if tls is None:
-            transport, _ = await loop.create_connection(lambda: conn, sock=sock)  # type: ignore[type-var]
-            return conn
-        conn.tls = layer = tls.layer(u, conn, address.name)
-        transport, _ = await loop.create_connection(lambda: layer, sock=sock)
+        layer = None if tls is None else tls.layer(u, conn, address.name)
+        conn.tls = layer
+        taken = True
+        await _transport(loop, conn if layer is None else layer, sock)
     finally:
-        if transport is None:
+        if not taken:
             sock.close()
+    if tls is None or layer is None:
+        return conn
     try:
         await tls.handshake(u, conn, layer, timeout - (loop.time() - started))
     except BaseException:
         conn.close()
         raise
     return conn
+
+
+async def _transport(loop: asyncio.AbstractEventLoop, protocol: Any, sock: socket.socket) -> None:
+    """Make a transport; in a task, for uvloop does not survive one that is closed while it is being made."""
+    task = loop.create_task(loop.create_connection(lambda: protocol, sock=sock))
+    try:
+        await task
+    except BaseException:
+        task.add_done_callback(_abandon)
+        raise
+
+
+def _abandon(task: "asyncio.Task[Any]") -> None:
+    """Nobody wants the transport any more."""
+    if task.exception() is None:
+        task.result()[0].abort()
 
 
 class _Waiter(Timed):
