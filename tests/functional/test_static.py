@@ -279,9 +279,7 @@ def test_alias_is_not_for_servers_or_named_locations(serve: Factory) -> None:
         assert f"{message} in " in result.stderr
 
 
-@pytest.mark.parametrize(
-    "line", ["disable_symlinks on;", "open_file_cache max=10;", "directio 4m;", "read_ahead 1;"]
-)
+@pytest.mark.parametrize("line", ["disable_symlinks on;", "open_file_cache max=10;", "directio 4m;", "read_ahead 1;"])
 def test_what_headgate_does_not_do_is_refused(headgate: Factory, line: str) -> None:
     name = line.split()[0]
     result = headgate(site(line), start=False).check()

@@ -111,9 +111,7 @@ class CoreLocation(Conf, level=Ctx.LOCATION):
     auth_delay: float = directive("auth_delay", LOC, "1", slots.msec, default=0.0)
     # only the beginning of a response with subrequests is kept back
     postpone_output: int = directive("postpone_output", LOC, "1", slots.size, default=1460)
-    subrequest_output_buffer_size: int = directive(
-        "subrequest_output_buffer_size", LOC, "1", slots.size, default=4096
-    )
+    subrequest_output_buffer_size: int = directive("subrequest_output_buffer_size", LOC, "1", slots.size, default=4096)
     log_not_found: bool = directive("log_not_found", LOC, "flag", slots.flag, default=True)
 
 
