@@ -3,6 +3,7 @@
 A request, read down this list, is [1] to [14]; what is not numbered serves several steps.
 
     process.py             after the fork: privileges, the loop, the end
+    suspension.pyx         what a request awaits
     timers.py              lazy deadlines
     compiled.py            that what was compiled is what is written
     http/

@@ -25,19 +25,28 @@ class Timed:
 
 
 class Timers:
-    """One worker's deadlines. The tick runs only while something is filed."""
+    """One worker's deadlines. The tick runs only while something is filed.
 
-    __slots__ = ("_buckets", "_handle", "_next", "loop")
+    `now` is the loop's time when it last called, which is what deadlines count from: at most a tick old.
+    """
+
+    __slots__ = ("_buckets", "_handle", "_next", "loop", "now")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._buckets: dict[int, list[Timed]] = {}
         self._handle: asyncio.TimerHandle | None = None
         self._next = 0
+        self.now = loop.time()
+
+    def refresh(self) -> float:
+        """Whoever the loop calls calls this first: `now` is the time for all that follows from it."""
+        self.now = now = self.loop.time()
+        return now
 
     def set(self, timed: Timed, seconds: float) -> None:
         """Give `timed` a deadline `seconds` from now."""
-        timed.deadline = deadline = self.loop.time() + seconds
+        timed.deadline = deadline = self.now + seconds
         filed = timed.filed
         if not filed or deadline < (filed - 1) * TICK:
             self._file(timed)
@@ -51,11 +60,11 @@ class Timers:
             return
         self._buckets[key] = [timed]
         if self._handle is None:
-            self._next = int(self.loop.time() / TICK) + 1
+            self._next = int(self.refresh() / TICK) + 1
             self._handle = self.loop.call_later(TICK, self._tick)
 
     def _tick(self) -> None:
-        now = self.loop.time()
+        now = self.refresh()
         current = int(now / TICK)
         buckets = self._buckets
         due = range(self._next, current + 1)

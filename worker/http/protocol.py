@@ -75,7 +75,7 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         worker = self.worker
-        self.made = worker.loop.time()
+        self.made = worker.timers.refresh()
         if not worker.admit(self):
             self.lost = True
             transport.abort()
@@ -83,6 +83,7 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
         worker.timers.set(self, self.server.core.client_header_timeout)
 
     def data_received(self, data: bytes) -> None:
+        self.worker.timers.refresh()
         reader = self.reader
         reader.feed(data)
         request = self.request
@@ -169,7 +170,7 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
         while self.request is None and reader.data and not self.lost:
             if self.state is not HEAD or not self.began:
                 self.state = HEAD
-                self.began = worker.loop.time()
+                self.began = worker.timers.now
                 self.deadline = 0.0
             try:
                 head = reader.read_head(self.server.core)
@@ -402,7 +403,7 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
             return False  # a body may follow that was never asked for
         if self.worker.leaving or not core.keepalive_timeout[0] or self.requests >= core.keepalive_requests:
             return False
-        return self.worker.loop.time() - self.made < core.keepalive_time
+        return self.worker.timers.now - self.made < core.keepalive_time
 
     def close_idle(self) -> None:
         """Close the connection if no request is on it."""

@@ -1,7 +1,7 @@
 """[3] A request: what the client asked, how far it has come, what will be answered.
 
-A request runs as one coroutine (`phases.run`) that no asyncio Task drives: it awaits the request itself, which is a
-bare suspension point, and the connection's or upstream's callback steps it on with `wake`. An asyncio Future may be
+A request runs as one coroutine (`phases.run`) that no asyncio Task drives: it awaits a bare suspension
+point, and the connection's or upstream's callback steps it on with `wake`. An asyncio Future may be
 awaited as well (connect, resolve, user code); then the future's callback steps it. Every path ends in `finish`, once.
 """
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from headgate.masterd.logfile import Level
 from headgate.worker.http import error_line, filters, output
 from headgate.worker.http.reader import HTTP_11, Header, RequestHead
+from headgate.worker.suspension import Suspension
 
 if TYPE_CHECKING:
     from headgate.worker.http.body import RequestBody
@@ -147,21 +148,10 @@ class Request:
         self.coro = coro
         self._step(None)
 
-    def wait(self, events: int) -> "Request":
+    def wait(self, events: int) -> Suspension:
         """`await r.wait(EVENTS)` suspends until one of them happens; raises Interrupted."""
         self.waiting = events
-        return self
-
-    def __await__(self) -> Any:
-        return self
-
-    def __iter__(self) -> "Request":
-        return self
-
-    def __next__(self) -> Any:
-        if self.waiting:
-            return None
-        raise StopIteration
+        return Suspension()
 
     def wake(self, event: int) -> None:
         """Step the coroutine on if it waits for `event`; otherwise nothing is lost, for whoever waits looks first."""

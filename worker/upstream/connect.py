@@ -53,6 +53,7 @@ class UpstreamConnection(Timed):  # an asyncio.Protocol, but a compiled class ca
         if owner is None:
             self.close()  # nobody asked for this
             return
+        owner.worker.timers.refresh()
         self.data = self.data + data if self.data else data
         self.received += len(data)
         owner.request.wake(UPSTREAM)

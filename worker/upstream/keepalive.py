@@ -50,7 +50,7 @@ class Keepalive:
         """Keep a connection whose response is complete; closes it or the oldest when that may not be."""
         conf = self.conf
         worker = self.worker
-        if conn.requests >= conf.requests or worker.leaving or worker.loop.time() - conn.made > conf.time:
+        if conn.requests >= conf.requests or worker.leaving or worker.timers.now - conn.made > conf.time:
             conn.close()
             return
         conn.owner = None

@@ -33,7 +33,7 @@ class Attempt:
 def get_peer(u: "Upstream") -> None:
     """Take a peer and, if there is one, a cached connection to it. Raises UpstreamError (NO_LIVE)."""
     group = u.group
-    now = u.worker.loop.time()
+    now = u.worker.timers.now
     index = u.balancer.get(u.tried)
     if index < 0:
         u.address = nobody = group.nobody

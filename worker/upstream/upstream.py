@@ -83,7 +83,7 @@ class Upstream:
     async def run(self) -> int:
         """Serve the request from the group. Returns DONE, or the status or redirect that ends it."""
         status = 500
-        self.started = self.worker.loop.time()
+        self.started = self.worker.timers.now
         try:
             self.wire = self.protocol.create_request(self)
             while True:
@@ -123,7 +123,7 @@ class Upstream:
     async def connect(self) -> None:
         assert self.address is not None and self.attempt is not None
         self.conn = await open_connection(self, self.address, self.conf.connect_timeout)
-        self.attempt.connect_time = self.worker.loop.time() - self.attempt.start
+        self.attempt.connect_time = self.worker.timers.now - self.attempt.start
 
     async def send_request(self) -> None:
         await send_request(self)
@@ -161,7 +161,7 @@ class Upstream:
             self.sender = None
         conn.data = data[taken:] if taken < len(data) else b""
         conn.deadline = 0.0
-        attempt.header_time = self.worker.loop.time() - attempt.start
+        attempt.header_time = self.worker.timers.now - attempt.start
         head = self.head
         assert head is not None
         attempt.status = status = head.status
@@ -222,7 +222,7 @@ class Upstream:
             self.sender = None
         if attempt is not None:
             if attempt.response_time is None:
-                attempt.response_time = self.worker.loop.time() - attempt.start
+                attempt.response_time = self.worker.timers.now - attempt.start
             if conn is not None:
                 attempt.bytes_sent, attempt.bytes_received = conn.sent, conn.received
         free_peer(self, error)

@@ -1,0 +1,4 @@
+from collections.abc import Generator
+
+class Suspension:
+    def __await__(self) -> Generator[None, None, None]: ...
