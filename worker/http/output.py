@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from headgate.masterd.cli import VERSION
 from headgate.worker.http.chunked import LAST_CHUNK, last_chunk
 from headgate.worker.http.reader import HTTP_11
+from headgate.worker.http.wire import join_head
 
 if TYPE_CHECKING:
     from headgate.worker.http.request import Request
@@ -65,7 +66,6 @@ class _Starts:
 
 
 _starts: Final = _Starts()
-_join_field = b": ".join
 _CHARSET: Final = re.compile(rb" *; *charset=[^;]*", re.IGNORECASE)
 
 
@@ -116,7 +116,8 @@ def make_head(r: "Request") -> None:
         r.keepalive = False
         r.out = b""
         return
-    lines = [_start(r)]
+    start = _start(r)
+    lines: list[bytes] = []
     if r.content_type:
         if r.charset is not None and status not in (301, 302):
             r.content_type = _CHARSET.sub(b"", r.content_type) + b"; charset=" + r.charset
@@ -147,9 +148,7 @@ def make_head(r: "Request") -> None:
         lines.append(b"Connection: close")
     if r.etag is not None:
         lines.append(b"ETag: " + r.etag)
-    lines.extend(map(_join_field, r.fields))
-    lines.append(b"\r\n")
-    r.out = head = b"\r\n".join(lines)
+    r.out = head = join_head(start, lines, r.fields)
     r.head_size = len(head)
 
 

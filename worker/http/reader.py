@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from headgate.worker.http.chunked import ChunkedError, ChunkedReader
-from headgate.worker.http.wire import split_request
+from headgate.worker.http.wire import decimal, split_request, without
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 Header = tuple[bytes, bytes]
@@ -25,7 +25,6 @@ HTTP_11: Final = 11
 _REQUEST_LINE: Final = re.compile(rb"([A-Z_-]+) +([^\x00-\x20\x7f]+) +HTTP/([1-9]\d?)\.(\d{1,2}) *\r?\n")
 _SIMPLE_REQUEST: Final = re.compile(rb"GET +(/[^\x00-\x20\x7f]*) *\r?\n")
 _FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*\r?\n")
-_LENGTH: Final = re.compile(rb"\d{1,18}")
 _PLAIN_NAME: Final = re.compile(rb"[A-Za-z0-9-]+")
 
 
@@ -150,10 +149,14 @@ def parse_head(raw: bytes) -> RequestHead:
 
 def understand(head: RequestHead) -> RequestHead:
     """Note what the fields say of framing and persistence; raises BadRequest."""
-    for name, value in head.headers:
-        learn = _known.get(name, _learn)
+    for name, value in without(head.headers, _plain):
+        learn = _FRAMING.get(name.lower())
         if learn is not None:
             learn(head, name, value)
+        elif not _PLAIN_NAME.fullmatch(name):
+            head.odd = True
+        elif len(_plain) < 1024 and len(name) < 64:
+            _plain.add(name)
     if head.chunked:
         _check_framing(head)
     return head
@@ -232,9 +235,10 @@ def _on_host(head: RequestHead, name: bytes, value: bytes) -> None:
 def _on_content_length(head: RequestHead, name: bytes, value: bytes) -> None:
     if head.content_length is not None:
         raise BadRequest(400, f'client sent duplicate header line: "Content-Length: {_text(value)}"')
-    if not _LENGTH.fullmatch(value):
+    length = decimal(value)
+    if length < 0:
         raise BadRequest(400, 'client sent invalid "Content-Length" header')
-    head.content_length = int(value)
+    head.content_length = length
 
 
 def _on_transfer_encoding(head: RequestHead, name: bytes, value: bytes) -> None:
@@ -291,21 +295,7 @@ _ONCE = (
     b"authorization",
 )
 _FRAMING |= dict.fromkeys(_ONCE, _on_unique)
-_known: Final[dict[bytes, Learn | None]] = {}  # by the client's spelling, so that the usual ones need no lower()
-
-
-def _on_odd(head: RequestHead, name: bytes, value: bytes) -> None:
-    head.odd = True
-
-
-def _learn(head: RequestHead, name: bytes, value: bytes) -> None:
-    handler = _FRAMING.get(name.lower())
-    if handler is None and not _PLAIN_NAME.fullmatch(name):
-        handler = _on_odd
-    if len(_known) < 1024 and len(name) < 64:
-        _known[name] = handler
-    if handler is not None:
-        handler(head, name, value)
+_plain: Final[set[bytes]] = set()  # names that mean nothing here, by the client's spelling
 
 
 def _check_framing(head: RequestHead) -> None:

@@ -264,7 +264,8 @@ class Request:
 
     def header_all(self, name: bytes, separator: bytes = b", ") -> bytes | None:
         """The values of a repeated request field, joined."""
-        values = [value for key, value in self.headers if key.lower() == name]
+        size = len(name)
+        values = [value for key, value in self.headers if len(key) == size and key.lower() == name]
         return separator.join(values) if values else None
 
     def capture(self, index: int) -> bytes | None:

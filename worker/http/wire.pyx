@@ -7,6 +7,9 @@ Of every other head nothing is said here (None); httptools and the readers judge
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_GetItem
+from cpython.ref cimport PyObject
+from libc.stdint cimport int64_t
 from libc.string cimport memchr, memcmp, memcpy
 
 cdef enum:
@@ -52,10 +55,19 @@ cdef inline bytes _name(Text start, Text end):
     return kept
 
 
+cdef inline bint _is_text(Text at, Text end):
+    # No early way out, so that the compiler can look at many bytes at once.
+    cdef bint bad = 0
+    while at < end:
+        bad |= (at[0] < 32 and at[0] != 9) or at[0] == 127
+        at += 1
+    return not bad
+
+
 cdef list _fields(Text at, Text end, Text *after):
     # Field lines from `at` up to and with the empty line; `after` is what follows it. None: not usual, or not whole.
     cdef list out = []
-    cdef Text start, stop, value
+    cdef Text start, stop, value, end_of_value
     while end - at >= 2:
         if at[0] == 13:
             if at[1] != 10:
@@ -72,12 +84,11 @@ cdef list _fields(Text at, Text end, Text *after):
         while at < end and (at[0] == 32 or at[0] == 9):
             at += 1
         value = at
-        while at < end and _in_value[at[0]]:
-            at += 1
-        if end - at < 2 or at[0] != 13 or at[1] != 10:
+        at = <Text> memchr(value, 13, end - value)
+        if at == NULL or end - at < 2 or at[1] != 10 or not _is_text(value, at):
             return None
+        end_of_value = at
         at += 2
-        end_of_value = at - 2
         while end_of_value > value and ((end_of_value - 1)[0] == 32 or (end_of_value - 1)[0] == 9):
             end_of_value -= 1
         out.append((_name(start, stop), _text(value, end_of_value)))
@@ -142,6 +153,44 @@ cpdef tuple split_response(bytes data):
     if fields is None:
         return None
     return at - begin, status, reason, version, fields
+
+
+cpdef int64_t decimal(bytes text):
+    """A number of 1 to 18 digits; -1 for anything else."""
+    cdef Text at = <Text> PyBytes_AS_STRING(text)
+    cdef Py_ssize_t i, size = PyBytes_GET_SIZE(text)
+    cdef int64_t number = 0
+    if not 0 < size <= 18:
+        return -1
+    for i in range(size):
+        if not 48 <= at[i] <= 57:
+            return -1
+        number = number * 10 + at[i] - 48
+    return number
+
+
+cpdef list without(list fields, set names):
+    """The fields whose names, as they are spelled, are not in the set."""
+    cdef list out = []
+    cdef tuple field
+    for field in fields:
+        if field[0] not in names:
+            out.append(field)
+    return out
+
+
+cpdef list select(list fields, dict kept):
+    """The fields whose names `kept` says True of; None when it does not know one of them."""
+    cdef list out = []
+    cdef tuple field
+    cdef PyObject *known
+    for field in fields:
+        known = PyDict_GetItem(kept, field[0])
+        if known == NULL:
+            return None
+        if <object> known is True:
+            out.append(field)
+    return out
 
 
 cpdef bytes join_head(bytes start, list lines, list fields):

@@ -11,6 +11,7 @@ from headgate.masterd.logfile import Level
 from headgate.worker.http.chunked import ChunkedError, ChunkedReader
 from headgate.worker.http.reader import HTTP_11
 from headgate.worker.http.uri import escape_uri
+from headgate.worker.http.wire import join_head, select
 from headgate.worker.proxy import redirect
 from headgate.worker.proxy.reader import read_head
 from headgate.worker.upstream import early_hints
@@ -53,24 +54,22 @@ class RequestFields:
         self.own_coding = "transfer-encoding" in own
         self._kept: dict[bytes, bool] = {}
 
-    def add(self, r: "Request", lines: list[bytes], pass_client: bool) -> None:
-        """Append the lines that are set, then the client's own fields that nothing replaces."""
+    def add(self, r: "Request", lines: list[bytes]) -> None:
+        """Append the lines that are set."""
         for start, template in self.setters:
             value = template.get(r)
             if value:
                 lines.append(start + value)
-        if not pass_client:
-            return
-        kept = self._kept
-        for field in r.headers:
-            name = field[0]
-            keep = kept.get(name)
-            if keep is None:
-                keep = name.lower() not in self._replaced
-                if len(kept) < 1024:
-                    kept[name] = keep
-            if keep:
-                lines.append(b": ".join(field))
+
+    def passed(self, r: "Request") -> "list[Header]":
+        """The client's own fields that nothing replaces."""
+        fields = select(r.headers, self._kept)
+        if fields is not None:
+            return fields
+        for name, _ in r.headers:
+            if len(self._kept) < 1024 and len(name) < 64:
+                self._kept[name] = name.lower() not in self._replaced
+        return [field for field in r.headers if field[0].lower() not in self._replaced]
 
 
 class HttpProtocol(Protocol):
@@ -96,16 +95,16 @@ class HttpProtocol(Protocol):
         method = conf.method.get(r) if conf.method is not None else r.method
         self.is_head = method.upper() == b"HEAD"
         u.uri = uri = self._uri(r)
-        lines = [method + b" " + uri + (b" HTTP/1.1" if conf.http_version >= HTTP_11 else b" HTTP/1.0")]
+        start = method + b" " + uri + (b" HTTP/1.1" if conf.http_version >= HTTP_11 else b" HTTP/1.0")
+        lines: list[bytes] = []
         host = fields.host.get(r) if fields.host is not None else b""
         if not host and (fields.host is None or conf.http_version >= HTTP_11):
             host = self.target.host_header
         if host:
             lines.append(b"Host: " + host)
         self._framing(u, lines, fields)
-        fields.add(r, lines, conf.pass_request_headers)
-        lines.append(b"\r\n")
-        return b"\r\n".join(lines)
+        fields.add(r, lines)
+        return join_head(start, lines, fields.passed(r) if conf.pass_request_headers else [])
 
     def _framing(self, u: Upstream, lines: list[bytes], fields: RequestFields) -> None:
         r = u.request

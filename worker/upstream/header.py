@@ -6,7 +6,6 @@ of it: known fields go to their handlers, all others are copied, those that the 
 Names are learned by spelling, so that the usual field costs one dict look-up.
 """
 
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +13,7 @@ from headgate.worker.http.output import REASONS
 from headgate.worker.http.reader import HTTP_11, Header
 from headgate.worker.http.request import ONE_RANGE
 from headgate.worker.http.special import absolute
+from headgate.worker.http.wire import decimal
 from headgate.worker.upstream import accel
 from headgate.worker.upstream.intercept import intercept
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from headgate.worker.upstream.conf import UpstreamConf
     from headgate.worker.upstream.upstream import Upstream
 
-_LENGTH: Final = re.compile(rb"\d{1,18}")
 
 
 class HeadError(Exception):
@@ -77,9 +76,10 @@ def _content_length(head: ResponseHead, name: bytes, value: bytes) -> None:
         raise HeadError(f'upstream sent duplicate header line: "{text((name, value))}", previous value: "{before}"')
     if head.chunked:
         raise HeadError('upstream sent "Content-Length" and "Transfer-Encoding" headers at the same time')
-    if not _LENGTH.fullmatch(value):
+    length = decimal(value)
+    if length < 0:
         raise HeadError(f'upstream sent invalid "Content-Length" header: "{text((name, value))}"')
-    head.length = int(value)
+    head.length = length
 
 
 def _transfer_encoding(head: ResponseHead, name: bytes, value: bytes) -> None:
