@@ -9,13 +9,13 @@ request's response, so a subrequest has none of them. The main request ends when
 coroutine or any asyncio task.
 """
 
-import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from headgate.masterd.logfile import Level
 from headgate.worker.http import phases
 from headgate.worker.http.body import RequestBody
+from headgate.worker.http.reader import RequestHead
 from headgate.worker.http.request import Interrupted, Request
 from headgate.worker.subrequest.postpone import MAX_DEPTH, MAX_PARTS, Done, Output, Part, Tree
 
@@ -123,11 +123,11 @@ def _check(r: Request, part: Part, uri: bytes) -> None:
     raise SubrequestError(text)
 
 
-def _head(r: Request) -> Any:
-    """The client's own line stays; its framing is not this request's."""
-    head = copy.copy(r.head)
-    head.content_length = None
-    head.chunked = head.expect = False
+def _head(r: Request) -> RequestHead:
+    """The client's own line stays; how its body is framed does not concern this one."""
+    own = r.head
+    head = RequestHead(own.raw, own.method, own.target, own.version, own.headers)
+    head.host = own.host
     return head
 
 
