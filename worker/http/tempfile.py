@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from headgate.conf.build import Config
     from headgate.worker.http.request import Request
 
-PIECE = 65536  # bytes read at a time
+PIECE = 32768  # bytes read at a time
 _numbers = count(1)
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 

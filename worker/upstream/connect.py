@@ -19,14 +19,17 @@ if TYPE_CHECKING:
     from headgate.worker.upstream.upstream import Upstream
 
 READ_AHEAD: Final = 65536  # bytes received and not yet passed on, before reading is paused
+# What one read may bring, for all connections of the worker in turn: so much a request may hold beyond its buffers.
+ROOM: Final = memoryview(bytearray(32768))
+LITTLE_ROOM: Final = ROOM[:8192]  # while the client is behind
 
 
-class UpstreamConnection(Timed):  # an asyncio.Protocol, but a compiled class can only have compiled bases
+class UpstreamConnection(Timed):  # an asyncio.BufferedProtocol, but a compiled class can only have compiled bases
     """One connection to a peer. `data` is what was received and not yet taken; `owner` uses it now."""
 
     __slots__ = (
-        "cache", "data", "eof", "error", "made", "owner", "paused", "reading", "received", "requests", "sent", "tls",
-        "transport",
+        "cache", "data", "eof", "error", "made", "owner", "paused", "reading", "received", "requests", "room", "sent",
+        "tls", "transport",
     )  # fmt: skip
 
     def __init__(self, owner: "Upstream | None", made: float) -> None:
@@ -40,6 +43,7 @@ class UpstreamConnection(Timed):  # an asyncio.Protocol, but a compiled class ca
         self.error: OSError | None = None
         self.paused = False  # the server does not read: its write buffer is full
         self.reading = True
+        self.room = ROOM
         self.requests = 0
         self.received = 0
         self.sent = 0
@@ -47,6 +51,12 @@ class UpstreamConnection(Timed):  # an asyncio.Protocol, but a compiled class ca
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
+
+    def get_buffer(self, hint: int) -> memoryview:
+        return self.room
+
+    def buffer_updated(self, size: int) -> None:
+        self.data_received(bytes(self.room[:size]))
 
     def data_received(self, data: bytes) -> None:
         owner = self.owner

@@ -15,6 +15,7 @@ from headgate.masterd.logfile import Level, failed
 from headgate.worker.http import aio
 from headgate.worker.http.request import DRAIN, UPSTREAM, Interrupted
 from headgate.worker.upstream import splice
+from headgate.worker.upstream.connect import LITTLE_ROOM, ROOM
 from headgate.worker.upstream.errors import UpstreamError
 from headgate.worker.upstream.response import cut, cut_short, ended
 from headgate.worker.upstream.spool import Spool
@@ -41,6 +42,8 @@ async def run(u: "Upstream") -> None:
         cut_short(u, error)
         await cut(r)
     finally:
+        if u.bounded:
+            unbound(u)
         if u.throttle is not None:
             u.throttle.close()
         if u.keeper is not None:
@@ -63,6 +66,20 @@ def _more(u: "Upstream", conn: "UpstreamConnection") -> None:
         return
     conn.resume_reading()
     u.worker.timers.set(conn, u.conf.read_timeout)
+
+
+def bound(u: "Upstream") -> None:
+    """Let no more than busy_buffers_size wait in the client's transport (and what one write brings on top)."""
+    u.bounded = True
+    if not u.request.conn.lost:
+        u.request.conn.transport.set_write_buffer_limits(u.conf.busy_size)
+
+
+def unbound(u: "Upstream") -> None:
+    """The transport is the next response's."""
+    u.bounded = False
+    if not u.request.conn.lost:
+        u.request.conn.transport.set_write_buffer_limits()
 
 
 async def _pass_on(u: "Upstream") -> None:
@@ -89,6 +106,7 @@ async def _pass_on(u: "Upstream") -> None:
                 body = b""
                 if client.paused or r.held:
                     if not u.buffering or r.held:
+                        conn.pause_reading()
                         await r.drain()
                     elif await _backlog(u):
                         return
@@ -101,6 +119,8 @@ async def _pass_on(u: "Upstream") -> None:
                 return
             continue
         r.flush()
+        if not u.bounded:
+            bound(u)
         _more(u, conn)
         await r.wait(UPSTREAM)
         conn.deadline = 0.0
@@ -123,6 +143,9 @@ async def _backlog(u: "Upstream") -> bool:
     keeps = u.keeper is not None
     short = False  # the server has failed: what there is goes to the client, and that is all
     spool = Spool(u, None if u.keeper is None else u.keeper.file)
+    conn = u.conn
+    assert conn is not None
+    conn.room = LITTLE_ROOM
     try:
         while True:
             if u.keeper is not None and (u.body_done or spool.file.broken):
@@ -146,6 +169,7 @@ async def _backlog(u: "Upstream") -> bool:
                             await aio.writing(r, spool.spill)
                         continue
                     if spool.full:
+                        u.conn.pause_reading()
                         u.conn.deadline = 0.0  # it is not the server that is waited for
                 await r.wait(DRAIN | UPSTREAM)
             except Interrupted:
@@ -162,6 +186,7 @@ async def _backlog(u: "Upstream") -> bool:
         await cut(r)
     finally:
         spool.close()
+        conn.room = ROOM
     if short:
         await cut(r)
     r.send(b"", last=True)

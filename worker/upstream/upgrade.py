@@ -59,8 +59,9 @@ class _Side(asyncio.Protocol):
     def begin(self, data: bytes) -> None:
         """Take over; `data` has come before."""
         conn = self.conn
-        conn.resume_reading()
+        conn.pause_reading()  # a transport that is reading goes on reading for the old protocol
         self.transport.set_protocol(self)
+        conn.resume_reading()
         if data:
             self.data_received(data)
         if conn.eof:

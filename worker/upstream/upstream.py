@@ -30,10 +30,10 @@ class Upstream:
     """One request's use of an upstream group. `url` is what error lines show as the upstream."""
 
     __slots__ = (
-        "_finalized", "address", "attempt", "balancer", "body", "body_done", "body_sent", "buffering", "cached",
-        "chunked_body", "conf", "conn", "group", "head", "index", "keepalive", "keeper", "length", "plain",
-        "protocol", "request", "request_sent", "retrying", "scheme", "sender", "started", "streams_body", "throttle",
-        "tls", "tried", "tries", "upgrade", "uri", "wire", "worker",
+        "_finalized", "address", "attempt", "balancer", "body", "body_done", "body_sent", "bounded", "buffering",
+        "cached", "chunked_body", "conf", "conn", "group", "head", "index", "keepalive", "keeper", "length",
+        "plain", "protocol", "request", "request_sent", "retrying", "scheme", "sender", "started", "streams_body",
+        "throttle", "tls", "tried", "tries", "upgrade", "uri", "wire", "worker",
     )  # fmt: skip
 
     def __init__(self, request: Request, conf: "UpstreamConf", group: "Group", protocol: "UpstreamProtocol") -> None:
@@ -68,6 +68,7 @@ class Upstream:
         self.head: ResponseHead | None = None
         self.length: int | None = None  # body bytes still to come, None when only the framing tells
         self.body_done = False
+        self.bounded = False  # the client's transport holds busy_buffers_size at most
         self.plain = False  # body bytes are passed on as they come, `length` of them
         self.throttle: Throttle | None = None
         self.keeper: Keeper | None = None  # who wants the whole response
