@@ -8,9 +8,12 @@ gets `on_deadline()`. Moving a deadline later, the common case, costs nothing bu
 import asyncio
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 TICK: Final = 0.05  # seconds
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # not all that waits is compiled
 class Timed:
     """What can be filed: `filed` is the bucket it lies in, 0 for none; both belong to `Timers`."""
 
