@@ -14,7 +14,7 @@ What is normalized or left out, and why:
   PAGE for the sizes of default pages.
 - What a server knows of a request that it could not read (400, 414, 494, 505): nginx stops at the first byte that it
   does not like, headgate reads on to the head's end, so that log fields made from request fields differ.
-- The boundary of a multipart body, but not its length: it is a random number.
+- The boundary of a multipart body, but not its length: it is a random number. So are the names of temporary files.
 - The servers' own ports and directories: they differ, so %%PORT_n%% and %%DIR%% stand for them.
 - The order of different header names: it has no meaning (RFC 9110 section 5.3). The order of values of one name has.
 """
@@ -33,6 +33,7 @@ PRODUCT = re.compile(rb"(?:nginx|headgate)(?:/[0-9.]+)?")
 LOGS = ("fields", "main", "json", "none", "site-error")
 ERROR_START = re.compile(r"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d (\[\w+\]) \d+#\d+: \*\d+ ")
 BOUNDARY = re.compile(rb"multipart/byteranges; boundary=([^\s;]+)")
+TEMPORARY = re.compile(rb"(temp_client_body/)\d+")
 TIME = re.compile(r"\[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]")
 UNCOMPARED = {"date"}
 TIMEOUT = 3.0
@@ -41,6 +42,7 @@ UNREAD = {"400", "414", "494", "505"}
 READ = {
     "case", "length", "host", "http_host", "protocol", "method", "uri", "document_uri", "args", "query", "request_uri",
     "filename", "type", "clength", "cookie", "arg", "method_map", "forwarded",
+    "connection", "expect", "ranges", "user", "cookies",
 }  # fmt: skip
 PROBE = b"GET /-/probe HTTP/1.1\r\nHost: probe.invalid\r\nConnection: close\r\n\r\n"
 Fields = dict[str, object]
@@ -171,6 +173,7 @@ class Side:
         data = data.replace(str(self.server.prefix).encode(), b"%%DIR%%")
         for index, port in self.server.ports.numbers.items():
             data = re.sub(rb"(?<![0-9])%d(?![0-9])" % port, b"%%%%PORT_%d%%%%" % index, data)
+        data = TEMPORARY.sub(b"\\1FILE", data)
         return PRODUCT.sub(b"PRODUCT", data)
 
     def _logged(self) -> Fields:

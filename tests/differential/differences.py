@@ -35,6 +35,11 @@ STALE = (
     "a kept connection that its backend has closed says nothing against it: it is tried again, with a new connection"
 )
 CHUNKS = "how a body is cut into chunks has no meaning (RFC 9112 section 7.1), and their frames are counted"
+OVERWRITTEN = "$upstream_http_location is what the backend sent; 1.22 rewrites the redirect in that very place"
+UNBELIEVED = (
+    "a head that is refused is no head: nothing is known of its fields; and reads are not as small as its buffer"
+)
+UNSENT = "over HTTP/1.0 there are no trailers, so that none were sent"
 AT_ONCE = "what has arrived is decoded at once and then held against the limit; nginx judges chunk by chunk"
 DETAIL = "behind nginx's words the error log says what is wrong"
 FILTERED = "a 412 is a whole answer and keeps the connection; on nginx a header filter makes it, which has then failed"
@@ -104,6 +109,13 @@ def _too_long(name: str) -> dict[str, Explained]:
     return {name: Explained(TOO_LARGE, {"log.0.status": "494", "main": [log]})}
 
 
+def _cookies(place: str, *first: str) -> dict[str, Explained]:
+    rest = "four=4; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT, five, six=; Path=; Domain=, path=/, ; Path=/x"
+    sent = f"{', '.join(first)}; HttpOnly; SameSite=Lax, {rest}"
+    name = f"GET /{place}/cookies-all?a=y @rewriting.example"
+    return each([name], JOINED, {"log.0.sent_cookie": sent}, follows=False)
+
+
 _TAG = '"6553f180-24"'
 _TAGS = (_TAG, f"W/{_TAG}", '"other"', f'"x", {_TAG}', f'"x",W/{_TAG} ,"y"', _TAG.strip('"'), "")
 _CONDITIONS = [f"If-Unmodified-Since={date}" for date in ("Mon, 13 Nov 2023 22:13:20 GMT", "nonsense")]
@@ -170,6 +182,27 @@ SITE: dict[str, Explained] = {
         ["GET /unbuffered/chunked X-Own=1 @rewriting.example", "POST /unbuffered/chunked"],
         CHUNKS, {"log.0.body": "5021"},
     ),
+    **each(["GET /headers?a=value", "GET /headers"], JOINED, {"log.0.sent_one": "1, 2"}, follows=False),
+    **each(_both("cookies"), JOINED, {"log.0.sent_cookie": "a=1, b=2; Path=/"}, follows=False),
+    **_cookies("default", "one=1; Path=/mapped/a/deep/x; Domain=old.example",
+               "two=2; domain=.sub.test; path=/mapped/b/deep; Secure", "three=3; Domain=a.b.test"),
+    **_cookies("off", "one=1; Path=/a/deep/x; Domain=old.example",
+               "two=2; domain=.sub.test; path=/b/deep; Secure", "three=3; Domain=a.b.test"),
+    **_cookies("cookies", "one=1; Path=/a/y; Domain=new.example; Secure; HttpOnly; SameSite=Strict",
+               "two=2; domain=sub.example; path=/b/y", "three=3; Domain=b.example"),
+    **each(
+        ["GET /accel/accel-range?q=1 @rewriting.example"], JOINED, {"log.0.sent_ranges": "none, bytes"}, follows=False
+    ),
+    **each(
+        [*_both("redirect-self"), "HEAD redirect-self",
+         *(f"GET /{place}/redirect-self?a=x @rewriting.example" for place in ("default", "rules"))],
+        OVERWRITTEN, {"log.0.upstream_location": "http://app/back/here"}, follows=False,
+    ),
+    **each(
+        [*_both("huge-head"), "failing huge-head", "POST failing huge-head"],
+        UNBELIEVED, {"log.0.upstream_peer": "-"},
+    ),
+    **each(["trailers over HTTP/1.0"], UNSENT, {"log.0.sent_trailer": "-"}, follows=False),
     **each(["hop-by-hop headers"], PROXY_CONNECTION, {"log.0.upstream_length": "125"}),
     **_long(2060), **_long(2100), **_long(9000),
     **_too_long("a header line of 2060"), **_too_long("a header line of 2100"), **_too_long("a header line of 9000"),
@@ -206,6 +239,7 @@ GENERATED = [
     Rule("host", HOSTS, lambda case, found: bool(_NO_HOST.search(case.wire)) and _is(found, BAD_REQUEST)),
     Rule("range", UNSATISFIABLE, lambda case, found: Explained("", _416).covers(found)),
     Rule("tag", FILTERED, _kept),
+    Rule("header", JOINED, lambda case, found: set(found) == {"log.0.connection"}),
     Rule(
         "header",
         STRICT,

@@ -61,7 +61,7 @@ class RequestBody:
 
     def text(self) -> bytes | None:
         """$request_body: a body that has been read and is not in a file, nor too large for the buffer."""
-        if self.file is not None or not self.chunks or self._large:
+        if self.file is not None or not (self.chunks or self.whole) or self.streamed or self._large:
             return None
         return b"".join(self.chunks)
 

@@ -125,8 +125,11 @@ def make_head(r: "Request") -> None:
     length = r.content_length
     if length is not None:
         lines.append(b"Content-Length: %d" % length)
-    if r.last_modified is not None and status in (200, 206, 304):  # not that of an error page
-        lines.append(b"Last-Modified: " + http_date(r.last_modified))
+    if r.last_modified is not None:
+        if status == 200 or status == 206 or status == 304:
+            lines.append(b"Last-Modified: " + http_date(r.last_modified))
+        else:  # not that of an error page
+            r.last_modified = None
     if r.location_field is not None:
         lines.append(b"Location: " + r.location_field)
     if length is None and not r.header_only:

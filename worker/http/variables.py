@@ -249,10 +249,11 @@ def _sent_length(r: "Request") -> bytes | None:
 
 
 def _sent_last_modified(r: "Request") -> bytes | None:
-    return http_date(r.last_modified) if r.last_modified is not None else None
+    return http_date(r.last_modified) if r.last_modified is not None else named(r.fields, b"last_modified")
 
 
 def _sent_connection(r: "Request") -> bytes:
+    """As it was sent; nginx's log has "close" for most connections that are kept, for it has let go of them by then."""
     if r.status == 101:
         return b"upgrade"
     return b"keep-alive" if r.keepalive else b"close"
@@ -266,9 +267,9 @@ def _sent_keep_alive(r: "Request") -> bytes | None:
 _SENT: dict[str, Getter] = {
     "content_type": lambda r: r.content_type or None,
     "content_length": _sent_length,
-    "location": lambda r: r.location_field if r.location_field is not None else named(r.fields, b"location"),
+    "location": lambda r: named(r.fields, b"location") if r.location_field is None else r.location_field,
     "last_modified": _sent_last_modified,
-    "etag": lambda r: r.etag,
+    "etag": lambda r: named(r.fields, b"etag") if r.etag is None else r.etag,
     "connection": _sent_connection,
     "keep_alive": _sent_keep_alive,
     "transfer_encoding": lambda r: b"chunked" if r.chunked else None,
