@@ -42,8 +42,8 @@ async def run(r: Request, status: int | None = None) -> None:
         r.status = r.status if r.header_sent else stop.status
         r.keepalive = False
         r.conn.abort()
-        if r.part is not None:
-            await r.part.abandon()
+    if r.part is not None and r.conn.lost:
+        await r.part.abandon()
     if r.location.core.post_action is not None:
         await _post_action(r)
 
