@@ -21,6 +21,9 @@ A request, read down this list, is [1] to [14]; what is not numbered serves seve
       body.py              [6] the request body
       variables.py         $host, $uri, ...
       not_modified.py      header filters: conditions, ranges.py, headers.py
+      filters.py           what a body filter is; sub_filter.py is one
+      mime.py              which responses a filter is for
+      access.py            who may come in: addresses; auth_basic.py (with crypt.py): passwords
       sendfile.py          file bodies
       limit_rate.py        how fast a response goes to its client
       output.py            [12] the write filter to the client
@@ -52,6 +55,13 @@ A request, read down this list, is [1] to [14]; what is not numbered serves seve
       protocol.py          HTTP to an upstream server
       redirect.py          Location and Refresh as the client sees them; cookie.py: Set-Cookie
       reader.py            response heads (sans-IO)
+    subrequest/
+      subrequest.py        a request that another one starts
+      postpone.py          [12] the output of several in order
+      addition.py          before and after a body; slice.py: a response in parts
+      auth_request.py      access asked of another location; mirror.py: copies to others
+      ssi.py               pages with commands; ssi_commands.py: what they do
+      ssi_reader.py        texts and commands (sans-IO)
     resolver/
       resolver.py          names to addresses: cache, questions, who waits for them
       wire.py              DNS messages (sans-IO)
