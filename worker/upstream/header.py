@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from headgate.worker.upstream.upstream import Upstream
 
 
-
 class HeadError(Exception):
     """The head is invalid; the text is for the error log."""
 
