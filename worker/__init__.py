@@ -6,6 +6,8 @@ A request, read down this list, is [1] to [14]; what is not numbered serves seve
     suspension.pyx         what a request awaits
     timers.py              lazy deadlines
     compiled.py            that what was compiled is what is written
+    kernel.py              sockets past their transports, and pipes: what splice and sendfile need
+    capabilities.py        what a worker keeps of the super-user's rights
     http/
       server.py            accepts, counts, leaves
       protocol.py          [1] socket <-> reader; flow control
@@ -18,7 +20,8 @@ A request, read down this list, is [1] to [14]; what is not numbered serves seve
       rewrite.py           set, return, rewrite, if
       static.py            files; index.py, try_files.py, types.py beside it
       special.py           error pages and redirects
-      body.py              [6] the request body
+      body.py              [6] the request body; body_conf.py: where it is kept
+      tempfile.py          temporary files; aio.py: threads that wait for disks
       variables.py         $host, $uri, ...
       not_modified.py      header filters: conditions, ranges.py, headers.py
       filters.py           what a body filter is; sub_filter.py is one
@@ -38,13 +41,15 @@ A request, read down this list, is [1] to [14]; what is not numbered serves seve
       resolve.py           [8] groups that only a request tells
       peer.py              [8] one attempt: get, free
       keepalive.py         cached connections; wraps any balancer
-      connect.py           [9] TCP, Unix; timeout
+      connect.py           [9] TCP, Unix; timeout; bind.py: the socket before that
       tls.py               [9] TLS: contexts, handshakes, sessions; tls_conf.py, certificates.py beside it
       send.py              [10] request and body
       header.py            [11a] the response head: process, copy, hide
       accel.py             [11a] X-Accel-*: redirects, and how to send; intercept.py, early_hints.py beside it
       response.py          [11b] the head to the client
       pipe.py              [11c] the body to the client; throttle.py: how fast it is read
+      spool.py             [11c] what a slow client has not taken; store.py: what is kept as a file
+      splice.py            [11c] large plain bodies, moved by the kernel
       upgrade.py           [11d] 101: a tunnel
       next.py              the next peer, or a status
       errors.py            kinds of failure and their tables
