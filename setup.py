@@ -21,9 +21,9 @@ PARTS = ("conf", "masterd", "shm", "worker")
 # What every proxied request runs through.
 HOT_MODULES = {
     "worker": "timers",
-    "worker/http": "body conf fields location output phases protocol reader request server uri",
+    "worker/http": "body conf fields location output phases protocol reader request server uri variables",
     "worker/upstream": "connect header keepalive next peer pipe protocol response send upstream",
-    "worker/proxy": "protocol reader",
+    "worker/proxy": "handler protocol reader target variables",
 }
 HOT = [f"{folder}/{name}.py" for folder, names in HOT_MODULES.items() for name in names.split()]
 MYPY = ["--namespace-packages", "--explicit-package-bases", "--ignore-missing-imports", "--follow-imports=silent"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from headgate.conf.errors import ConfError
+from headgate.conf.joiner import Joiner
 
 Getter = Callable[[Any], bytes | None]  # request -> value, or None when not found
 Setter = Callable[[Any, bytes], None]
@@ -85,16 +86,11 @@ class Template:
         """Compile, with `lookup` giving a name's getter and `capture` that of $1, $2 ..."""
         if self.const is not None:
             return
-        names: dict[str, Any] = {}
-        terms = []
-        for i, part in enumerate(self.parts):
-            if isinstance(part, bytes):
-                names[f"p{i}"] = part
-                terms.append(f"p{i}")
-            else:
-                names[f"p{i}"] = capture(part) if isinstance(part, int) else lookup(part)
-                terms.append(f"p{i}(r) or b''")
-        self.get = generate(terms, names)
+        parts = (
+            part if isinstance(part, bytes) else capture(part) if isinstance(part, int) else lookup(part)
+            for part in self.parts
+        )
+        self.get = Joiner(tuple(parts)).get
 
 
 def generate(terms: list[str], names: dict[str, Any]) -> Callable[[Any], bytes]:

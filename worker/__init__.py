@@ -57,6 +57,7 @@ A request, read down this list, is [1] to [14]; what is not numbered serves seve
     proxy/
       http.py              proxy_pass and its directives
       target.py            the URL of proxy_pass, and the group it means
+      handler.py           proxy_pass at work
       protocol.py          HTTP to an upstream server
       redirect.py          Location and Refresh as the client sees them; cookie.py: Set-Cookie
       reader.py            response heads (sans-IO)

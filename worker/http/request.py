@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from headgate.masterd.logfile import Level
 from headgate.worker.http import error_line, filters, output
 from headgate.worker.http.reader import HTTP_11, Header, RequestHead
-from headgate.worker.suspension import Suspension
+from headgate.worker.suspension import ENDED, Suspension, step
 
 if TYPE_CHECKING:
     from headgate.worker.http.body import RequestBody
@@ -182,16 +182,18 @@ class Request:
         coro = self.coro
         assert coro is not None
         try:
-            awaited = coro.send(None) if error is None else coro.throw(error)
+            awaited = step(coro) if error is None else coro.throw(error)
         except StopIteration:
-            self.finish()
+            awaited = ENDED
         except Exception as failure:
             self._broken(failure)
-        else:
-            if awaited is not None:
-                self.future = awaited
-                awaited._asyncio_future_blocking = False  # the handshake of Future.__await__
-                awaited.add_done_callback(self._future_done)
+            return
+        if awaited is ENDED:
+            self.finish()
+        elif awaited is not None:
+            self.future = awaited
+            awaited._asyncio_future_blocking = False  # the handshake of Future.__await__
+            awaited.add_done_callback(self._future_done)
 
     def _future_done(self, future: "asyncio.Future[Any]") -> None:
         if self.future is future:

@@ -4,7 +4,8 @@ What a location may set is `headgate.worker.proxy.http`'s; how a head is read an
 `headgate.worker.proxy.reader`'s.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from headgate.conf.template import Template, fsencode
 from headgate.masterd.logfile import Level
@@ -38,28 +39,48 @@ def _quoted(target: bytes) -> bool:
 
 
 class RequestFields:
-    """The fields of requests to upstream servers: what is set, and which of the client's are passed."""
+    """What a location's requests to upstream servers are made of: what is set, what passes of the client's fields."""
 
-    __slots__ = ("_kept", "_replaced", "host", "own_coding", "own_length", "setters")
+    __slots__ = (
+        "_kept", "_lines", "_replaced", "host", "limit", "method", "needs_host", "own_coding", "own_length",
+        "pass_body", "pass_headers", "set_body", "version",
+    )  # fmt: skip
 
     def __init__(self, conf: "ProxyConf") -> None:
         own = {name.lower() for name, _ in conf.set_header}
         self.host: Template | None = next((t for name, t in conf.set_header if name.lower() == "host"), None)
-        self.setters = [
-            (fsencode(name) + b": ", template) for name, template in conf.set_header if name.lower() != "host"
-        ]
+        # whole lines, and the beginnings of lines whose value the request tells
+        self._lines: list[tuple[bytes, Callable[[Any], bytes] | None]] = []
+        for name, template in conf.set_header:
+            start = fsencode(name) + b": "
+            if name.lower() == "host":
+                continue
+            if template.const is None:
+                self._lines.append((start, template.get))
+            elif template.const:
+                self._lines.append((start + template.const, None))
         self._replaced = {fsencode(name.lower()) for name in (*own, *_DEFAULTS)}
         # which of the two that frame a body are not ours to say
         self.own_length = "content-length" in own
         self.own_coding = "transfer-encoding" in own
         self._kept: dict[bytes, bool] = {}
+        self.method = conf.method
+        self.version = b" HTTP/1.1" if conf.http_version >= HTTP_11 else b" HTTP/1.0"
+        self.needs_host = self.host is None or conf.http_version >= HTTP_11
+        self.set_body = conf.set_body
+        self.pass_headers = conf.pass_request_headers
+        self.pass_body = conf.pass_request_body
+        self.limit = conf.buffer_size  # of the response's head
 
     def add(self, r: "Request", lines: list[bytes]) -> None:
         """Append the lines that are set."""
-        for start, template in self.setters:
-            value = template.get(r)
+        for line, get in self._lines:
+            if get is None:
+                lines.append(line)
+                continue
+            value = get(r)
             if value:
-                lines.append(start + value)
+                lines.append(line + value)
 
     def passed(self, r: "Request") -> "list[Header]":
         """The client's own fields that nothing replaces."""
@@ -75,10 +96,13 @@ class RequestFields:
 class HttpProtocol(Protocol):
     """HTTP/1.0 and 1.1 to one upstream server, for one request."""
 
-    __slots__ = ("_chunked", "_interim", "_tail", "body_length", "conf", "fixed", "is_head", "prefix", "target")
+    __slots__ = (
+        "_chunked", "_interim", "_tail", "body_length", "conf", "fields", "fixed", "is_head", "prefix", "target",
+    )  # fmt: skip
 
     def __init__(self, conf: "ProxyConf", target: "Target", prefix: bytes, fixed: bool) -> None:
         self.conf = conf
+        self.fields = conf.request_fields
         self.target = target
         self.prefix = prefix  # of the location: replaced by the target's URI
         self.fixed = fixed
@@ -90,35 +114,34 @@ class HttpProtocol(Protocol):
 
     def create_request(self, u: Upstream) -> bytes:
         r = u.request
-        conf = self.conf
-        fields = conf.request_fields
-        method = conf.method.get(r) if conf.method is not None else r.method
-        self.is_head = method.upper() == b"HEAD"
+        fields = self.fields
+        method = fields.method.get(r) if fields.method is not None else r.method
+        self.is_head = method == b"HEAD" or method.upper() == b"HEAD"
         u.uri = uri = self._uri(r)
-        start = method + b" " + uri + (b" HTTP/1.1" if conf.http_version >= HTTP_11 else b" HTTP/1.0")
+        start = method + b" " + uri + fields.version
         lines: list[bytes] = []
         host = fields.host.get(r) if fields.host is not None else b""
-        if not host and (fields.host is None or conf.http_version >= HTTP_11):
+        if not host and fields.needs_host:
             host = self.target.host_header
         if host:
             lines.append(b"Host: " + host)
         self._framing(u, lines, fields)
         fields.add(r, lines)
-        return join_head(start, lines, fields.passed(r) if conf.pass_request_headers else [])
+        return join_head(start, lines, fields.passed(r) if fields.pass_headers else [])
 
     def _framing(self, u: Upstream, lines: list[bytes], fields: RequestFields) -> None:
         r = u.request
         body = r.body
-        if self.conf.set_body is not None:
-            u.body = self.conf.set_body.get(r)
+        if fields.set_body is not None:
+            u.body = fields.set_body.get(r)
             self.body_length = len(u.body)
         elif u.chunked_body:
             if not fields.own_coding:
                 lines.append(b"Transfer-Encoding: chunked")
             return
-        elif body is not None and self.conf.pass_request_body:
+        elif body is not None and fields.pass_body:
             self.body_length = body.size if body.whole else r.head.content_length
-        elif r.head.content_length is not None and self.conf.pass_request_body:
+        elif r.head.content_length is not None and fields.pass_body:
             self.body_length = 0
         if self.body_length is not None and not fields.own_length:
             lines.append(b"Content-Length: %d" % self.body_length)
@@ -150,7 +173,7 @@ class HttpProtocol(Protocol):
         self._interim = 0
 
     def process_header(self, u: Upstream, data: bytes) -> int | None:
-        limit = self.conf.buffer_size
+        limit = self.fields.limit
         while True:
             start = self._interim
             try:

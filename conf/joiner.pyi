@@ -1,0 +1,6 @@
+from collections.abc import Callable
+from typing import Any
+
+class Joiner:
+    def __init__(self, parts: tuple[bytes | Callable[[Any], bytes | None], ...]) -> None: ...
+    def get(self, request: Any) -> bytes: ...
