@@ -105,7 +105,6 @@ def take(sock: socket.socket, count: int) -> bytes:
 
 
 def ended(sock: socket.socket) -> bool:
-    """Waits for the end of the stream: True when nothing came before it."""
     try:
         return sock.recv(1) == b""
     except ConnectionResetError:
@@ -175,7 +174,6 @@ def test_an_answer_instead_of_the_switch(either: Factory, backend: Callable[...,
             assert (reply.status, reply.text) == (426, "no")
 
 
-# The end
 
 
 def test_a_side_that_has_ended_may_still_be_written_to(
@@ -252,11 +250,9 @@ def test_silence_for_read_timeout(
     running.expect_log(r"\[info\].*upstream timed out \(110: .* while proxying upgraded connection, client: ")
 
 
-# Flow control
 
 
 def fill(send: Callable[[bytes], int], piece: bytes = b"0123456789abcdef" * 4096) -> int:
-    """Sends until the other side takes no more for half a second; the number of bytes."""
     total = 0
     try:
         while total < 256 << 20:
@@ -313,7 +309,6 @@ def test_who_does_not_read_for_send_timeout_is_cut(
     running.access_log(1, "logs/tunnel.log")
 
 
-# A tunnel's place
 
 
 def test_a_tunnel_is_one_of_max_conns(
@@ -367,7 +362,6 @@ def test_worker_shutdown_timeout_ends_tunnels(
     running.expect_log("exited with code 0")
 
 
-# A real protocol
 
 
 FULL = bool(os.environ.get("HEADGATE_TEST_FULL"))
@@ -390,7 +384,6 @@ def test_websockets_both_ways(headgate: Factory, free_port: int, tmp_path: Path,
         return [source.randbytes(message) for _ in range(size // message)]
 
     async def talk(ws: object, seed_out: str, seed_in: str) -> bool:
-        """Sends one stream and reads the other at the same time; whether that was the one expected."""
 
         async def send() -> None:
             for data in stream(seed_out):

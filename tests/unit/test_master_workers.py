@@ -32,11 +32,14 @@ def cycle(log: ErrorLog, count: int = 1) -> Any:
     return SimpleNamespace(log=log, zones=Zones(), config=SimpleNamespace(main=SimpleNamespace(worker_processes=count)))
 
 
+# A pipe's signal would end the process. It is blocked before there is any thread that could get it: faulthandler
+# starts one for each test, which blocks signals itself, but not at once.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO})
+
+
 @pytest.fixture
 def started(log: ErrorLog) -> Iterator[Callable[..., Workers]]:
     made: list[Workers] = []
-    # the signal of a pipe would end the test's process
-    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO})
 
     def start(life: Life, count: int = 1) -> Workers:
         workers = Workers(life, cycle(log, count))
@@ -53,7 +56,6 @@ def started(log: ErrorLog) -> Iterator[Callable[..., Workers]]:
             worker.close_pipe()
     while signal.sigtimedwait({signal.SIGIO}, 0):
         pass
-    signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
 def serve(worker: Worker, pipe: int) -> NoReturn:

@@ -6,6 +6,7 @@ the answer (nginx's lingering_close).
 """
 
 import contextlib
+import os
 import socket
 import struct
 from itertools import count
@@ -414,9 +415,8 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
         return (self.request.location if self.request is not None else self.server.location).core
 
     def _address(self, name: str) -> Any:
-        if not self.lost:
-            return self.transport.get_extra_info(name) or ""
-        return self.listen.address.sockaddr if name == "sockname" else ""
+        gone = self.listen.address.sockaddr if name == "sockname" else ""
+        return gone if self.lost else self.transport.get_extra_info(name) or ""
 
     @property
     def remote_addr(self) -> bytes:
@@ -427,29 +427,23 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
 
     @property
     def remote_port(self) -> int:
-        if self._remote is None:
-            self._remote = self._address("peername")
-        return int(self._remote[1]) if isinstance(self._remote, tuple) else 0
+        return int(self._remote[1]) if self.remote_addr != b"unix:" else 0
 
     @property
     def local_host(self) -> bytes:
         """$server_addr: the address that the client connected to."""
         if self._local is None:
             self._local = self._address("sockname")
-        if isinstance(self._local, tuple):
-            return str(self._local[0]).encode()
-        return b"unix:" + (self._local if isinstance(self._local, bytes) else str(self._local).encode())
+        local = self._local
+        return str(local[0]).encode() if isinstance(local, tuple) else b"unix:" + os.fsencode(local)
 
     @property
     def local_port(self) -> int:
-        if self._local is None:
-            self._local = self._address("sockname")
-        return int(self._local[1]) if isinstance(self._local, tuple) else 0
+        return int(self._local[1]) if not self.local_host.startswith(b"unix:") else 0
 
     @property
     def plain(self) -> bool:
-        """Whether the socket carries the bytes as they are: no TLS."""
-        return self.tls is None
+        return self.tls is None  # the socket carries the bytes as they are
 
     @property
     def is_unix(self) -> bool:
