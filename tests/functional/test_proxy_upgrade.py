@@ -174,8 +174,6 @@ def test_an_answer_instead_of_the_switch(either: Factory, backend: Callable[...,
             assert (reply.status, reply.text) == (426, "no")
 
 
-
-
 def test_a_side_that_has_ended_may_still_be_written_to(
     headgate: Factory, backend: Callable[..., Backend], switching: Callable[..., Switching]
 ) -> None:
@@ -250,8 +248,6 @@ def test_silence_for_read_timeout(
     running.expect_log(r"\[info\].*upstream timed out \(110: .* while proxying upgraded connection, client: ")
 
 
-
-
 def fill(send: Callable[[bytes], int], piece: bytes = b"0123456789abcdef" * 4096) -> int:
     total = 0
     try:
@@ -309,8 +305,6 @@ def test_who_does_not_read_for_send_timeout_is_cut(
     running.access_log(1, "logs/tunnel.log")
 
 
-
-
 def test_a_tunnel_is_one_of_max_conns(
     headgate: Factory, backend: Callable[..., Backend], switching: Callable[..., Switching]
 ) -> None:
@@ -360,8 +354,6 @@ def test_worker_shutdown_timeout_ends_tunnels(
     assert client.closed() and ended(sock)
     running.access_log(1, "logs/tunnel.log")
     running.expect_log("exited with code 0")
-
-
 
 
 FULL = bool(os.environ.get("HEADGATE_TEST_FULL"))
