@@ -160,3 +160,20 @@ def test_an_aborted_upload_leaves_no_file(headgate: Factory, backend: Callable[.
 
     until(lambda: not open_files(), "temporary files closed")
     assert not list((server.prefix / "temp_client_body").iterdir())
+
+
+@pytest.mark.parametrize("size", [5000, 500_000])
+def test_subrequests_have_the_body_too(either: Factory, backend: Callable[..., Backend], size: int) -> None:
+    """From memory or from the file, each from its start, and the request itself as well."""
+    page = b'<!--#include virtual="/one" --> <!--#include virtual="/two" -->'
+
+    def handler(request: Request) -> Reply:
+        assert request.body == BODY[:size], request.target
+        text = page if request.target == "/page" else request.target.encode()
+        return Reply(headers=[("Content-Type", "text/html")], body=text)
+
+    peer = backend(handler)
+    server = either(site(peer.address, "ssi on;"))
+    reply = server.request("POST", "/page", body=BODY[:size])
+    assert reply.text == "/one /two"
+    assert sorted(request.target for request in peer.requests) == ["/one", "/page", "/two"]

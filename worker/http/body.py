@@ -19,7 +19,7 @@ from headgate.worker.http.tempfile import TempFile
 from headgate.worker.kernel import PIPE_SIZE, READ, Pipe, Tap
 
 READ_AHEAD = 65536  # bytes in memory beyond client_body_buffer_size
-LEAST = 131072  # bytes still to come that make it worth while to have the kernel move them
+LEAST = 65536  # bytes still to come that make it worth while to have the kernel move them
 
 _WARNING = "a client request body is buffered to a temporary file"
 

@@ -22,7 +22,7 @@ from headgate.worker.upstream.spool import WARNING
 if TYPE_CHECKING:
     from headgate.worker.upstream.upstream import Upstream
 
-LEAST = 131072  # bytes still to come (or gone by already, of a body without length) that make this worth while
+LEAST = 65536  # bytes still to come (or gone by already, of a body without length) that make this worth while
 _PATIENCE = 0.02  # seconds that a client may be busy before its bytes go to a file
 
 
