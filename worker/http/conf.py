@@ -52,6 +52,7 @@ class Location:
         "access",
         "access_logs",
         "auto_redirect",
+        "client_max_body_size",
         "confs",
         "content",
         "core",
@@ -59,14 +60,22 @@ class Location:
         "filters",
         "handler",
         "index_phase",
+        "internal",
+        "keepalive_disable",
+        "keepalive_header",
+        "keepalive_requests",
+        "keepalive_time",
+        "keepalive_timeout",
         "kind",
         "limit",
         "name",
+        "post_action",
         "preaccess",
         "precontent",
         "regex",
         "rewrite",
         "server",
+        "server_tokens",
         "text",
         "tree",
     )  # fmt: skip
@@ -78,7 +87,16 @@ class Location:
         self.server = server
         self.regex: Regex | None = None
         self.confs: dict[type[Conf], Conf] = {}
-        self.core: CoreLocation = None  # type: ignore[assignment]  # set when merged
+        self.core: CoreLocation = None  # type: ignore[assignment]  # set when merged, and with it:
+        self.internal = False
+        self.client_max_body_size = 0
+        self.keepalive_timeout = 0.0
+        self.keepalive_header = 0.0
+        self.keepalive_requests = 0
+        self.keepalive_time = 0.0
+        self.keepalive_disable: frozenset[str] = frozenset()
+        self.server_tokens = ""
+        self.post_action: bytes | None = None
         self.handler: Handler | None = None
         self.limit: tuple[frozenset[bytes], Location] | None = None  # limit_except: methods, what the others get
         self.auto_redirect = False
@@ -91,6 +109,18 @@ class Location:
         self.access_logs: tuple[LogWriter, ...] = ()
         self.error_log: ErrorLog = None  # type: ignore[assignment]
         self.tree: LocationTree | None = None
+
+    def set_core(self, core: "CoreLocation") -> None:
+        """The core configuration is merged; what every request asks for becomes attributes of this compiled class."""
+        self.core = core
+        self.internal = core.internal
+        self.client_max_body_size = core.client_max_body_size
+        self.keepalive_timeout, self.keepalive_header = core.keepalive_timeout
+        self.keepalive_requests = core.keepalive_requests
+        self.keepalive_time = core.keepalive_time
+        self.keepalive_disable = core.keepalive_disable
+        self.server_tokens = core.server_tokens
+        self.post_action = core.post_action
 
     def get(self, cls: type[C]) -> C:
         """The configuration of a module in force here."""

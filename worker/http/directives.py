@@ -300,7 +300,7 @@ def finish_location(scope: Scope, node: Location, parents: Confs, finished: set[
     """Merge one location's configurations, run the attach hooks, then do the locations inside it."""
     confs = _merge(scope, Ctx.LOCATION, parents, finished, bool(scope.ctx & NONAME))
     node.confs.update(confs)
-    node.core = confs[CoreLocation]  # type: ignore[assignment]
+    node.set_core(confs[CoreLocation])  # type: ignore[arg-type]
     inner = [child for child in scope.children if child.ctx & (Ctx.LOCATION | NONAME)]
     for child in inner:
         child.node.confs.update(node.server.location.confs)

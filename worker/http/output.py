@@ -78,7 +78,7 @@ def _start(r: "Request") -> bytes:
     second = int(time())
     if second != _starts.second:
         _starts.renew(second)
-    tokens = r.location.core.server_tokens
+    tokens = r.location.server_tokens
     key = (r.status, tokens)
     if r.status_line is None and not _own_server_or_date(r):
         start = _starts.lines.get(key)
@@ -143,7 +143,7 @@ def make_head(r: "Request") -> None:
         lines.append(b"Connection: upgrade")
     elif r.keepalive and conn.may_keep(r):
         lines.append(b"Connection: keep-alive")
-        header = r.location.core.keepalive_timeout[1]
+        header = r.location.keepalive_header
         if header:
             lines.append(b"Keep-Alive: timeout=%d" % header)
     else:

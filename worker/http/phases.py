@@ -44,14 +44,14 @@ async def run(r: Request, status: int | None = None) -> None:
         r.conn.abort()
     if r.part is not None and r.conn.lost:
         await r.part.abandon()
-    if r.location.core.post_action is not None:
+    if r.location.post_action is not None:
         await _post_action(r)
 
 
 async def _post_action(r: Request) -> None:
     """Once the client has its response, the request goes to another location, whose answer nobody sees."""
     r.post_action = r.header_sent = r.header_only = True
-    target = r.location.core.post_action
+    target = r.location.post_action
     while target is not None:
         r.body_filters = None
         rc = special.to_named(r, target) if target.startswith(b"@") else internal_redirect(r, target, b"")
@@ -63,7 +63,7 @@ async def _post_action(r: Request) -> None:
                 await r.part.settle()
         except Interrupted:
             return
-        target = r.location.core.post_action
+        target = r.location.post_action
 
 
 async def serve(r: Request, rc: int, judge: Callable[[Request, int], int] | None = None) -> None:
@@ -227,11 +227,11 @@ def find_location(r: Request) -> int | None:
     limit = r.location.limit
     if limit is not None and r.method not in limit[0]:
         r.location = limit[1]
-    core = r.location.core
-    if core.internal and not r.internal:
+    location = r.location
+    if location.internal and not r.internal:
         return 404
     length = r.head.content_length
-    if length is not None and 0 < core.client_max_body_size < length and r.parent is None and not r.body_begun:
+    if length is not None and 0 < location.client_max_body_size < length and r.parent is None and not r.body_begun:
         r.log(Level.ERROR, f"client intended to send too large body: {length} bytes")
         r.head.expect = False  # no 100 Continue for a body that will not be read
         return 413

@@ -42,8 +42,9 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
     """A client's connection. `number` is the connection's serial number ($connection, `*N` in the log)."""
 
     __slots__ = (
-        "_in_next", "_local", "_remote", "began", "eof", "linger_until", "listen", "lost", "made", "number", "paused",
-        "piped", "reader", "reading", "request", "requests", "sent", "server", "state", "tls", "transport", "worker",
+        "_in_next", "_local", "_remote", "_remote_text", "began", "eof", "linger_until", "listen", "lost", "made",
+        "number", "paused", "piped", "reader", "reading", "request", "requests", "sent", "server", "state", "tls",
+        "transport", "worker",
     )  # fmt: skip
 
     def __init__(self, worker: "HttpWorker", listen: "Listen") -> None:
@@ -69,6 +70,7 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
         self.reading = True
         self._in_next = False
         self._remote: Any = None
+        self._remote_text: bytes | None = None
         self._local: Any = None
 
     # -- asyncio ---------------------------------------------------------------------------------
@@ -292,11 +294,10 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
             self._close(r)
             return
         worker = self.worker
-        core = r.location.core
         if not self.reading:
             self.resume_reading()
         self.state = IDLE
-        worker.timers.set(self, core.keepalive_timeout[0])
+        worker.timers.set(self, r.location.keepalive_timeout)
         if reader.data and not self._in_next:
             worker.loop.call_soon(self._next)
 
@@ -399,12 +400,12 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
 
     def may_keep(self, r: Request) -> bool:
         """Whether the connection may serve another request after this one."""
-        core = r.location.core
-        if r.head.expect or (core.keepalive_disable and fields.distrusted(r, core.keepalive_disable)):
+        location = r.location
+        if r.head.expect or (location.keepalive_disable and fields.distrusted(r, location.keepalive_disable)):
             return False  # a body may follow that was never asked for
-        if self.worker.leaving or not core.keepalive_timeout[0] or self.requests >= core.keepalive_requests:
+        if self.worker.leaving or not location.keepalive_timeout or self.requests >= location.keepalive_requests:
             return False
-        return self.worker.timers.now - self.made < core.keepalive_time
+        return self.worker.timers.now - self.made < location.keepalive_time
 
     def close_idle(self) -> None:
         """Close the connection if no request is on it."""
@@ -421,9 +422,12 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
     @property
     def remote_addr(self) -> bytes:
         """The client's address as text, `unix:` on a Unix socket."""
-        if self._remote is None:
-            self._remote = self._address("peername")
-        return self._remote[0].encode() if isinstance(self._remote, tuple) else b"unix:"
+        text = self._remote_text
+        if text is None:
+            if self._remote is None:
+                self._remote = self._address("peername")
+            text = self._remote_text = self._remote[0].encode() if isinstance(self._remote, tuple) else b"unix:"
+        return text
 
     @property
     def remote_port(self) -> int:

@@ -150,6 +150,9 @@ def parse_head(raw: bytes) -> RequestHead:
 def understand(head: RequestHead) -> RequestHead:
     """Note what the fields say of framing and persistence; raises BadRequest."""
     for name, value in without(head.headers, _plain):
+        if name == b"Host":  # it comes with every head
+            _on_host(head, name, value)
+            continue
         learn = _FRAMING.get(name.lower())
         if learn is not None:
             learn(head, name, value)
@@ -277,14 +280,6 @@ def _on_upgrade(head: RequestHead, name: bytes, value: bytes) -> None:
 
 
 Learn = Callable[[RequestHead, bytes, bytes], None]
-_FRAMING: dict[bytes, Learn] = {
-    b"host": _on_host,
-    b"content-length": _on_content_length,
-    b"transfer-encoding": _on_transfer_encoding,
-    b"connection": _on_connection,
-    b"expect": _on_expect,
-    b"upgrade": _on_upgrade,
-}
 _ONCE = (
     b"if-modified-since",
     b"if-unmodified-since",
@@ -294,7 +289,15 @@ _ONCE = (
     b"if-range",
     b"authorization",
 )
-_FRAMING |= dict.fromkeys(_ONCE, _on_unique)
+_FRAMING: Final[dict[bytes, Learn]] = {
+    b"host": _on_host,
+    b"content-length": _on_content_length,
+    b"transfer-encoding": _on_transfer_encoding,
+    b"connection": _on_connection,
+    b"expect": _on_expect,
+    b"upgrade": _on_upgrade,
+    **dict.fromkeys(_ONCE, _on_unique),
+}
 _plain: Final[set[bytes]] = set()  # names that mean nothing here, by the client's spelling
 
 

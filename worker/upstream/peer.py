@@ -49,7 +49,8 @@ def get_peer(u: "Upstream") -> None:
     u.note_attempt(attempt)
     cache = group.keepalive
     if cache is not None:
-        conn = cache.get(u.cache_key())
+        u.key = u.cache_key()
+        conn = cache.get(u.key)
         if conn is not None:
             conn.owner = u
             conn.cache = None

@@ -26,6 +26,24 @@ if TYPE_CHECKING:
     from headgate.worker.upstream.upstream import Upstream
 
 
+def pass_whole(u: "Upstream") -> bool:
+    """Pass on a body that has come with its head, whole. False when there is more to it than that."""
+    conn = u.conn
+    r = u.request
+    assert conn is not None and u.attempt is not None
+    data = conn.data
+    if not u.plain or len(data) != u.length or u.keeper is not None or r.limiter is not None or r.blocked:
+        return False
+    if not data or u.conf.limit_rate is not None:
+        return False
+    conn.data = b""
+    u.attempt.response_length += len(data)
+    body = u.protocol.input_filter(u, data)
+    u.close_attempt(None)
+    r.send(body, last=True)
+    return True
+
+
 async def run(u: "Upstream") -> None:
     """Pass the body on to its end. Raises Interrupted when the client has gone or the body is cut short."""
     r = u.request

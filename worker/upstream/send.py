@@ -8,8 +8,9 @@ Where both sides are plain the kernel moves the bytes: sendfile from the body's 
 """
 
 import os
+from collections.abc import Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from headgate.worker.http import aio
 from headgate.worker.http.body import LEAST, receive
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
 _JOINED: Final = 16384  # bytes: up to here head and body are joined into one buffer
 
 
-async def send_request(u: "Upstream") -> None:
-    """Send head and body; returns early, with u.sender set, when the server says something before it has all."""
+def send_request(u: "Upstream") -> "Coroutine[Any, Any, object] | None":
+    """Send head and body. None: all is written, and taken; else what to await for that.
+
+    That returns early, with u.sender set, when the server says something before it has all.
+    """
     conn = u.conn
     assert conn is not None
     request = u.request
@@ -40,15 +44,13 @@ async def send_request(u: "Upstream") -> None:
     elif u.streams_body or body.file is not None:
         u.body_sent = False
         u.sender = sender = _Stream(u, body) if u.streams_body else _Stored(u, body)
-        await sender.run()
-        return
+        return sender.run()
     elif body.size <= _JOINED or conn.tls is not None:
         conn.write(b"".join((u.wire, *body.chunks)))
     else:
         conn.write_all([u.wire, *body.chunks])
     u.body_sent = True
-    if conn.paused:
-        await _taken(u)
+    return _taken(u) if conn.paused else None
 
 
 async def _taken(u: "Upstream") -> bool:

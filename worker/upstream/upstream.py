@@ -5,6 +5,7 @@ finalize. What an attempt raises as UpstreamError is judged in `next.py`; the lo
 """
 
 import socket
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from headgate.worker.http.phases import DONE
@@ -31,7 +32,7 @@ class Upstream:
 
     __slots__ = (
         "_finalized", "address", "attempt", "balancer", "body", "body_done", "body_sent", "bounded", "buffering",
-        "cached", "chunked_body", "conf", "conn", "group", "head", "index", "keepalive", "keeper", "length",
+        "cached", "chunked_body", "conf", "conn", "group", "head", "index", "keepalive", "keeper", "key", "length",
         "plain", "protocol", "request", "request_sent", "retrying", "scheme", "sender", "started", "streams_body",
         "throttle", "tls", "tried", "tries", "upgrade", "uri", "wire", "worker",
     )  # fmt: skip
@@ -53,6 +54,7 @@ class Upstream:
         self.tries = 0  # attempts left; counted when the first one has failed
         self.conn: UpstreamConnection | None = None
         self.cached = False
+        self.key: object = None  # what the connection is kept under
         self.wire = b""  # the request's head as sent
         self.uri = b""
         self.scheme = "http"
@@ -94,7 +96,9 @@ class Upstream:
                     self.get_peer()
                     if not self.cached:
                         await self.connect()
-                    await self.send_request()
+                    sending = self.send_request()
+                    if sending is not None:
+                        await sending
                     await self.process_header()
                     break
                 except UpstreamError as error:
@@ -126,8 +130,8 @@ class Upstream:
         self.conn = await open_connection(self, self.address, self.conf.connect_timeout)
         self.attempt.connect_time = self.worker.timers.now - self.attempt.start
 
-    async def send_request(self) -> None:
-        await send_request(self)
+    def send_request(self) -> "Coroutine[Any, Any, object] | None":
+        return send_request(self)
 
     async def process_header(self) -> None:
         """Wait for the response's head; a status that another peer may better is raised as an error."""
@@ -189,7 +193,10 @@ class Upstream:
             return DONE
         if self.conf.store:
             self.keeper = store.keeper(self)
-        await pipe.run(self)
+        if not pipe.pass_whole(self):
+            await pipe.run(self)
+        elif self.request.blocked:
+            await self.request.drain()
         return DONE
 
     # what can happen on the way
@@ -234,7 +241,7 @@ class Upstream:
         if self._reusable(conn, error) and cache is not None:
             conn.sent = conn.received = 0
             conn.resume_reading()
-            cache.put(self.cache_key(), conn)
+            cache.put(self.key, conn)
         else:
             conn.close()
 
