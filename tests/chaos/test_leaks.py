@@ -25,10 +25,10 @@ RESET = struct.pack("ii", 1, 0)
 # Counts, in a file that all workers append to: C for each request made, F for its end, 2 for an end too many.
 COUNTING = """
 import os
-from headgate.worker.proxy import http
+from headgate.worker.proxy import handler
 
 FILE = os.open(os.path.join(os.path.dirname(__file__), "counts"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-Upstream = http.Upstream
+Upstream = handler.Upstream
 
 
 class Counting:
@@ -49,7 +49,7 @@ class Counting:
         self.protocol.finalize_request(u, status)
 
 
-http.Upstream = lambda request, conf, group, protocol: Upstream(request, conf, group, Counting(protocol))
+handler.Upstream = lambda request, conf, group, protocol: Upstream(request, conf, group, Counting(protocol))
 """
 
 CONF = """

@@ -79,9 +79,12 @@ def test_interim_responses_while_the_client_waits(headgate: Factory, backend: Ca
 
 @pytest.mark.parametrize("target", ["/", "/streamed"])
 def test_an_answer_before_the_end_of_the_body(either: Factory, backend: Callable[..., Backend], target: str) -> None:
+    answered = threading.Event()
+
     def serve(sock: socket.socket) -> None:
         read_head(sock)
         sock.sendall(b"HTTP/1.1 413 Request Entity Too Large\r\nContent-Length: 2\r\n\r\nno")
+        answered.wait(10)  # until then more of the body is to be sent than the sockets hold
         while sock.recv(1 << 20):
             pass
 
@@ -93,6 +96,7 @@ def test_an_answer_before_the_end_of_the_body(either: Factory, backend: Callable
     else:
         client.send(build("PUT", target, {"Content-Length": "1000"}, b"x" * 10))
     reply = client.response()
+    answered.set()
     assert (reply.status, reply.text) == (413, "no")
     peer.wait_closed(1)
 
