@@ -21,7 +21,7 @@ PARTS = ("conf", "masterd", "shm", "worker")
 # What every proxied request runs through.
 HOT_MODULES = {
     "worker": "timers",
-    "worker/http": "body conf fields location output phases protocol reader request server uri variables",
+    "worker/http": "body closing conf fields head location output phases protocol reader request server uri variables",
     "worker/upstream": "connect header keepalive next peer pipe protocol response send upstream",
     "worker/proxy": "handler protocol reader target variables",
 }

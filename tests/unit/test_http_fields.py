@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from headgate.worker.http import fields
-from headgate.worker.http.reader import HTTP_11, BadRequest, RequestHead
+from headgate.worker.http.head import HTTP_11, BadRequest, RequestHead
 
 
 @pytest.mark.parametrize(

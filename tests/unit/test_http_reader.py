@@ -3,7 +3,8 @@
 from types import SimpleNamespace
 
 import pytest
-from headgate.worker.http.reader import HTTP_10, HTTP_11, BadRequest, RequestHead, RequestReader, broken_head
+from headgate.worker.http.head import HTTP_10, HTTP_11, BadRequest, RequestHead, broken_head
+from headgate.worker.http.reader import RequestReader
 
 from tests.sansio import ways, ways_with
 

@@ -1,7 +1,7 @@
 """Request targets -> URIs and arguments; escaping and unescaping as nginx does it."""
 
 import pytest
-from headgate.worker.http.reader import BadRequest
+from headgate.worker.http.head import BadRequest
 from headgate.worker.http.uri import (
     escape_args,
     escape_component,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from headgate.worker.http.reader import BadRequest, parse_head
+from headgate.worker.http.head import BadRequest, parse_head
 from headgate.worker.http.wire import join_head, split_request, split_response
 from headgate.worker.proxy.reader import parse_response
 from hypothesis import example, given, settings

@@ -13,7 +13,7 @@ import os
 from headgate.masterd.logfile import Level
 from headgate.worker.http import aio
 from headgate.worker.http.body_conf import BodyConf
-from headgate.worker.http.reader import HTTP_11, BadRequest
+from headgate.worker.http.head import HTTP_11, BadRequest
 from headgate.worker.http.request import BODY, Interrupted, Request
 from headgate.worker.http.tempfile import TempFile
 from headgate.worker.kernel import PIPE_SIZE, READ, Pipe, Tap

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 from headgate.conf.directive import HSL, Call, Conf, Ctx, directive
 from headgate.conf.template import Template
-from headgate.worker.http.reader import HTTP_11
+from headgate.worker.http.head import HTTP_11
 
 if TYPE_CHECKING:
-    from headgate.worker.http.reader import Header
+    from headgate.worker.http.head import Header
     from headgate.worker.http.request import Request
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from headgate.masterd.cli import VERSION
 from headgate.worker.http.chunked import LAST_CHUNK, last_chunk
-from headgate.worker.http.reader import HTTP_11
+from headgate.worker.http.head import HTTP_11
 from headgate.worker.http.wire import join_head
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import Final
 from headgate.masterd.logfile import Level
 from headgate.worker.http import special
 from headgate.worker.http.conf import Handler, Rule
+from headgate.worker.http.head import BadRequest
 from headgate.worker.http.location import REDIRECT as NAME_WITH_SLASH
-from headgate.worker.http.reader import BadRequest
 from headgate.worker.http.regex import RegexError
 from headgate.worker.http.request import Interrupted, Replaced, Request
 from headgate.worker.http.uri import escape_uri

@@ -1,8 +1,6 @@
 """[1] One client connection: socket <-> reader, one request at a time, flow control, deadlines.
 
-Between requests the connection is idle (keepalive_timeout). A request that ends before its body was read
-leaves the rest to be thrown away; when the connection is to close, it lingers until the client has seen
-the answer (nginx's lingering_close).
+Between requests the connection is idle (keepalive_timeout). How it ends is `closing`'s.
 """
 
 import contextlib
@@ -13,9 +11,11 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from headgate.masterd.logfile import Level
-from headgate.worker.http import fields, phases, uri
+from headgate.worker.http import closing, fields, phases, uri
 from headgate.worker.http.body import RequestBody
-from headgate.worker.http.reader import HTTP_10, HTTP_11, BadRequest, RequestHead, RequestReader, broken_head
+from headgate.worker.http.closing import DISCARDING, HEAD, IDLE, LINGERING, SENDING
+from headgate.worker.http.head import HTTP_10, HTTP_11, BadRequest, RequestHead, broken_head
+from headgate.worker.http.reader import RequestReader
 from headgate.worker.http.regex import RegexError
 from headgate.worker.http.request import BODY, DRAIN, Interrupted, Request
 from headgate.worker.timers import Timed
@@ -25,12 +25,6 @@ if TYPE_CHECKING:
     from headgate.worker.http.listen import Listen
     from headgate.worker.http.server import HttpWorker
 
-# what a deadline means
-IDLE: Final = "idle"
-HEAD: Final = "head"
-SENDING: Final = "sending"
-DISCARDING: Final = "discarding"
-LINGERING: Final = "lingering"
 READ_AHEAD: Final = 65536  # bytes held back while a request runs, before reading is paused
 
 _RESET = struct.pack("ii", 1, 0)  # struct linger
@@ -92,9 +86,9 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
         request = self.request
         if request is None:
             if self.state in (DISCARDING, LINGERING):
-                self._discard()
+                closing.discard(self)
             else:
-                self._next()
+                self.next()
         elif request.waiting & BODY:
             request.wake(BODY)
         elif len(reader.data) > READ_AHEAD and self.reading:
@@ -129,7 +123,7 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
     def pause_writing(self) -> None:
         self.paused = True
         self.state = SENDING
-        self.worker.timers.set(self, self._core().send_timeout)
+        self.worker.timers.set(self, self.core().send_timeout)
 
     def resume_writing(self) -> None:
         self.deadline = 0.0
@@ -158,12 +152,12 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
         else:
             if self.transport.get_write_buffer_size():  # closing waits for it, but not for ever
                 self.state = SENDING
-                self.worker.timers.set(self, self._core().send_timeout)
+                self.worker.timers.set(self, self.core().send_timeout)
             self.transport.close()
 
     # -- requests --------------------------------------------------------------------------------
 
-    def _next(self) -> None:
+    def next(self) -> None:
         """Start the request whose head has arrived; go on with pipelined ones as each is done."""
         if self._in_next:
             return
@@ -287,11 +281,11 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
         r.flush()
         reader = self.reader
         if r.body is not None and not reader.body_done:
-            self._leftover(r)
+            closing.leftover(self, r)
             return
         self.piped = bool(reader.data)
         if not r.keepalive or self.eof or (self.worker.grace_over and not reader.data):
-            self._close(r)
+            closing.close(self, r)
             return
         worker = self.worker
         if not self.reading:
@@ -299,63 +293,7 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
         self.state = IDLE
         worker.timers.set(self, r.location.keepalive_timeout)
         if reader.data and not self._in_next:
-            worker.loop.call_soon(self._next)
-
-    def _leftover(self, r: Request) -> None:
-        """A body nobody read: throw it away while the client still sends it."""
-        core = r.location.core
-        self.linger_until = self.worker.loop.time() + core.lingering_time
-        self.state = DISCARDING if r.keepalive else LINGERING
-        if self.state is LINGERING and core.lingering_close == "off":
-            self._close(r)
-            return
-        if self.state is LINGERING:
-            self._half_close()
-        self.resume_reading()
-        self.worker.timers.set(self, core.lingering_timeout)
-        self._discard()
-
-    def _discard(self) -> None:
-        reader = self.reader
-        worker = self.worker
-        core = self._core()
-        if self.state is LINGERING:
-            reader.data = b""
-        else:
-            try:
-                while reader.data and not reader.body_done and reader.read_body():
-                    pass
-            except BadRequest:
-                self.transport.close()
-                return
-            if reader.body_done:
-                self.piped = bool(reader.data)
-                self.state = IDLE
-                worker.timers.set(self, core.keepalive_timeout[0])
-                self._next()
-                return
-        if worker.loop.time() >= self.linger_until:
-            self.transport.close()
-        else:
-            worker.timers.set(self, core.lingering_timeout)
-
-    def _close(self, r: Request) -> None:
-        """Close once all is written; linger when the client may still be sending."""
-        core = r.location.core
-        if core.lingering_close == "always" or (core.lingering_close == "on" and self.reader.data and not self.eof):
-            self.state = LINGERING
-            self.linger_until = self.worker.loop.time() + core.lingering_time
-            self.reader.data = b""
-            self._half_close()
-            self.worker.timers.set(self, core.lingering_timeout)
-            return
-        self.state = SENDING
-        self.worker.timers.set(self, core.send_timeout)
-        self.transport.close()
-
-    def _half_close(self) -> None:
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
+            worker.loop.call_soon(self.next)
 
     def _cut_short(self, r: Request) -> None:
         """The client has gone inside a request's body."""
@@ -412,7 +350,7 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
         if self.request is None and not self.reader.data:
             self.transport.close()
 
-    def _core(self) -> Any:
+    def core(self) -> Any:
         return (self.request.location if self.request is not None else self.server.location).core
 
     def _address(self, name: str) -> Any:

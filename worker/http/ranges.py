@@ -15,7 +15,7 @@ from headgate.conf.directive import HSL, Conf, Ctx, directive
 from headgate.worker.http import httpdate, validators
 from headgate.worker.http.conf import Location
 from headgate.worker.http.filters import BodyFilter
-from headgate.worker.http.reader import HTTP_10
+from headgate.worker.http.head import HTTP_10
 from headgate.worker.http.request import ANY_RANGES, ONE_RANGE, Replaced
 from headgate.worker.http.sendfile import Piece
 

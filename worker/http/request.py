@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from headgate.masterd.logfile import Level
 from headgate.worker.http import error_line, filters, output
-from headgate.worker.http.reader import HTTP_11, Header, RequestHead
+from headgate.worker.http.head import HTTP_11, Header, RequestHead
 from headgate.worker.suspension import ENDED, Suspension, step
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from headgate.conf.directive import Conf, Ctx, directive
 from headgate.worker.http.conf import Location
 from headgate.worker.http.filters import BodyFilter
+from headgate.worker.http.head import HTTP_11
 from headgate.worker.http.headers import CONTEXTS, INHERIT, SAFE, C, Line, inherit, line
-from headgate.worker.http.reader import HTTP_11
 
 if TYPE_CHECKING:
     from headgate.worker.http.request import Request

@@ -7,7 +7,7 @@ arguments stay as they were written.
 import re
 from typing import Final
 
-from headgate.worker.http.reader import BadRequest
+from headgate.worker.http.head import BadRequest
 
 _PLAIN: Final = re.compile(rb"((?:/[^\x00-\x20\x7f%?#./][^\x00-\x20\x7f%?#/]*)*/?)(?:\?([^\x00-\x20\x7f#]*))?")
 _ABSOLUTE: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#@\\]*)((?:[/?#][^\x00]*)?)")

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from headgate.conf.template import Getter, Variable
+from headgate.worker.http.head import HTTP_09
 from headgate.worker.http.output import http_date
-from headgate.worker.http.reader import HTTP_09
 
 if TYPE_CHECKING:
-    from headgate.worker.http.reader import Header
+    from headgate.worker.http.head import Header
     from headgate.worker.http.request import Request
 
 NGINX_VERSION = b"1.31.5"  # the language level

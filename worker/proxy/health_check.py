@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from headgate.conf import slots
 from headgate.conf.directive import Call, Conf, Ctx, directive
 from headgate.conf.template import fsencode
-from headgate.worker.http.reader import HTTP_11
+from headgate.worker.http.head import HTTP_11
 from headgate.worker.proxy.health_match import DEFAULT, Match, MatchConf
 from headgate.worker.proxy.http import ProxyConf
 from headgate.worker.proxy.probe import Link, connect, exchange

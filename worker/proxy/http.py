@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from headgate.conf import slots
 from headgate.conf.directive import HSL, Call, Ctx, directive
 from headgate.conf.template import Template
-from headgate.worker.http.reader import HTTP_10, HTTP_11
+from headgate.worker.http.head import HTTP_10, HTTP_11
 from headgate.worker.proxy import cookie, redirect
 from headgate.worker.proxy.cookie import Cookies, Flags
 from headgate.worker.proxy.handler import Handler

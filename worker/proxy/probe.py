@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headgate.worker.http.chunked import ChunkedError, ChunkedReader
-from headgate.worker.http.reader import HTTP_11
+from headgate.worker.http.head import HTTP_11
 from headgate.worker.proxy.health_match import MOST_BODY
 from headgate.worker.proxy.reader import read_head
 from headgate.worker.tls.names import matches

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from headgate.conf.template import Template, fsencode
 from headgate.masterd.logfile import Level
 from headgate.worker.http.chunked import ChunkedError, ChunkedReader
-from headgate.worker.http.reader import HTTP_11
+from headgate.worker.http.head import HTTP_11
 from headgate.worker.http.uri import escape_uri
 from headgate.worker.http.wire import join_head, select
 from headgate.worker.proxy import redirect
@@ -22,7 +22,7 @@ from headgate.worker.upstream.protocol import Protocol
 from headgate.worker.upstream.upstream import Upstream
 
 if TYPE_CHECKING:
-    from headgate.worker.http.reader import Header
+    from headgate.worker.http.head import Header
     from headgate.worker.http.request import Request
     from headgate.worker.proxy.http import ProxyConf
     from headgate.worker.proxy.target import Target

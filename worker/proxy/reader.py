@@ -11,7 +11,7 @@ even begin as a status line is refused too, where nginx would pass it on as HTTP
 import re
 from typing import Final
 
-from headgate.worker.http.reader import HTTP_10, HTTP_11, Header
+from headgate.worker.http.head import HTTP_10, HTTP_11, Header
 from headgate.worker.http.wire import split_response
 from headgate.worker.upstream.header import HeadError, ResponseHead, understand
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser

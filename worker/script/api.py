@@ -15,7 +15,7 @@ from headgate.worker.subrequest import subrequest as engine
 
 if TYPE_CHECKING:
     from headgate.worker.http import request as http
-    from headgate.worker.http.reader import Header
+    from headgate.worker.http.head import Header
     from headgate.worker.script.known import Known
     from headgate.worker.script.session import Session
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from headgate.worker.http.reader import BadRequest
+from headgate.worker.http.head import BadRequest
 from headgate.worker.http.request import Interrupted, Replaced
 
 if TYPE_CHECKING:

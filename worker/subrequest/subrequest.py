@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypedDict
 from headgate.masterd.logfile import Level
 from headgate.worker.http import phases
 from headgate.worker.http.body import RequestBody
-from headgate.worker.http.reader import RequestHead
+from headgate.worker.http.head import RequestHead
 from headgate.worker.http.request import Interrupted, Request
 from headgate.worker.subrequest.postpone import MAX_DEPTH, MAX_PARTS, Done, Output, Part, Tree
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import asyncio
     from typing import Unpack
 
-    from headgate.worker.http.reader import Header
+    from headgate.worker.http.head import Header
 
 # of the main request's response: a part of it is not to be left out or cut by them
 _NOT_INHERITED = frozenset(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from headgate.masterd.logfile import Level
 from headgate.worker.http import early_hints
-from headgate.worker.http.reader import HTTP_11
+from headgate.worker.http.head import HTTP_11
 from headgate.worker.upstream.errors import Kind, UpstreamError
 
 if TYPE_CHECKING:
