@@ -46,9 +46,9 @@ def parse_time(text: str, msec: bool = True) -> float | None:
     """`1h 30m`, `500ms`, `10` -> seconds, or None (ngx_parse_time).
 
     Units go from large to small, each once; a number without a unit (seconds) comes last.
-    `msec` allows the unit ms, which only the directives with millisecond resolution take.
+    `msec`: the directive has millisecond resolution. Those alone take the unit ms, and they take no years or months.
     """
-    at, total, last = 0, 0.0, -1
+    at, total, last = 0, 0.0, _ORDER.index("M") if msec else -1
     while at < len(text):
         match = _TIME.match(text, at)
         if not match or (match[2] == "ms" and not msec):

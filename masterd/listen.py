@@ -249,6 +249,9 @@ def _configure(entry: Listening, before: Listening | None, log: ErrorLog) -> Non
         (socket.SOL_SOCKET, "SO_SNDBUF", options.sndbuf),
         (socket.IPPROTO_TCP, "TCP_FASTOPEN", options.fastopen),
     ]
+    had = before.options if before is not None else None
+    if options.deferred or (had is not None and had.deferred):
+        values.append((socket.IPPROTO_TCP, "TCP_DEFER_ACCEPT", int(options.deferred)))
     keep = options.so_keepalive
     if keep is not None:
         values.append((socket.SOL_SOCKET, "SO_KEEPALIVE", int(bool(keep))))

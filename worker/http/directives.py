@@ -57,8 +57,8 @@ class CoreServer(Conf, level=Ctx.SERVER):
     client_header_buffer_size: int = directive("client_header_buffer_size", HS, "1", slots.size, default=1024)
     large_buffers: tuple[int, int] = directive("large_client_header_buffers", HS, "2", slots.buffers, default=(4, 8192))
     client_header_timeout: float = directive("client_header_timeout", HS, "1", slots.msec, default=60.0)
-    connection_pool_size: int = directive("connection_pool_size", HS, "1", slots.size, default=512)
-    request_pool_size: int = directive("request_pool_size", HS, "1", slots.size, default=4096)
+    connection_pool_size: int = directive("connection_pool_size", HS, "1", lambda call: _pool(call), default=512)
+    request_pool_size: int = directive("request_pool_size", HS, "1", lambda call: _pool(call), default=4096)
     ignore_invalid_headers: bool = directive("ignore_invalid_headers", HS, "flag", slots.flag, default=True)
     underscores_in_headers: bool = directive("underscores_in_headers", HS, "flag", slots.flag, default=False)
     max_headers: int = directive("max_headers", HS, "1", slots.number, default=1000)
@@ -69,6 +69,16 @@ class CoreServer(Conf, level=Ctx.SERVER):
             raise ConfError(
                 'the "large_client_header_buffers" size must be equal to or greater than "client_header_buffer_size"'
             )
+
+
+def _pool(call: Call) -> int:
+    """Checked alone: memory is Python's."""
+    size = slots.size(call)
+    if size < 112:
+        raise call.error_at("the pool size must be no less than 112")
+    if size % 16:
+        raise call.error_at("the pool size must be a multiple of 16")
+    return size
 
 
 _TOKENS = {"on": "on", "off": "off", "build": "build"}
@@ -89,7 +99,7 @@ class CoreLocation(Conf, level=Ctx.LOCATION):
     keepalive_time: float = directive("keepalive_time", LOC, "1", slots.msec, default=3600.0)
     keepalive_min_timeout: float = directive("keepalive_min_timeout", LOC, "1", slots.msec, default=0.0)
     keepalive_disable: frozenset[str] = directive(
-        "keepalive_disable", LOC, "1+", lambda call: _keepalive_disable(call), default=frozenset(("msie6",))
+        "keepalive_disable", LOC, "1|2", lambda call: _keepalive_disable(call), default=frozenset(("msie6",))
     )
     lingering_close: str = directive(
         "lingering_close", LOC, "1", slots.enum_of({"on": "on", "off": "off", "always": "always"}), default="on"
@@ -338,7 +348,13 @@ def _virtual_hosts(call: Call, conf: HttpConf) -> None:
             from headgate.worker.http import ssl  # it needs what stands on top of this file
 
             ssl.check(kept, [node for node, _ in members[key]])
-    conf.listens = list(by_address.values())
+    for listen in by_address.values():
+        anywhere = listen.address.wildcard
+        door = by_address.get((anywhere.family, anywhere.sockaddr), listen) if anywhere else listen
+        if door is listen or listen.explicit:
+            conf.listens.append(listen)
+        else:
+            door.behind[listen.address.sockaddr[0]] = listen
 
 
 def _names(node: Server) -> list[list[tuple[str, Regex | None]]]:
@@ -364,7 +380,9 @@ def _join(old: Listen, new: Listen) -> None:
     old.default = old.default or new.default
     old.ssl = old.ssl or new.ssl
     if new.explicit:
-        for name in ("backlog", "reuseport", "ipv6only", "rcvbuf", "sndbuf", "fastopen", "so_keepalive", "explicit"):
+        for name in (
+            "backlog", "reuseport", "ipv6only", "rcvbuf", "sndbuf", "fastopen", "so_keepalive", "deferred", "explicit",
+        ):  # fmt: skip
             setattr(old, name, getattr(new, name))
 
 

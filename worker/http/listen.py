@@ -1,9 +1,10 @@
 """`listen`: an address and its options, in nginx's syntax.
 
-Several servers may name one address; the options of the socket are set in one of them.
+Several servers may name one address; the options of the socket are set in one of them. An address without options
+of its own has no socket beside `*:port`, which the kernel would refuse: connections to it come through that one.
 """
 
-import ipaddress
+import re
 import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,8 @@ NOT_HERE = {
     "http2": "HTTP/2",
     "quic": "QUIC",
     "proxy_protocol": "the PROXY protocol",
-    "deferred": "deferred accept",
 }
+_PORTS = re.compile(r"\d+(-\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +36,16 @@ class Address:
         return 0 if self.family == socket.AF_UNIX else int(self.sockaddr[1])
 
     @property
-    def wildcard(self) -> bool:
-        return self.family != socket.AF_UNIX and self.sockaddr[0] in ("0.0.0.0", "::")
+    def wildcard(self) -> "Address | None":
+        """`*` with this address's family and port; None for a Unix socket."""
+        if self.family == socket.AF_UNIX:
+            return None
+        return _address("::" if self.family == socket.AF_INET6 else "0.0.0.0", self.port)
 
 
 @dataclass(slots=True)
 class Listen:
-    """One listening socket. `backlog` is what listen(2) gets; `rcvbuf` and `sndbuf` are bytes or None."""
+    """One address. `backlog` is what listen(2) gets; `rcvbuf` and `sndbuf` are bytes or None."""
 
     address: Address
     backlog: int = 511
@@ -51,21 +55,24 @@ class Listen:
     sndbuf: int | None = None
     fastopen: int | None = None
     so_keepalive: "bool | tuple[int, int, int] | None" = None
+    deferred: bool = False
     ssl: bool = False
     default: bool = False  # default_server was given
-    explicit: bool = False  # options of the socket were given
+    explicit: bool = False  # options of the socket were given, so it has one of its own
     places: list[tuple[str, int]] = field(default_factory=list)
     hosts: "VirtualHosts" = None  # type: ignore[assignment]  # set when the http block is complete
+    behind: "dict[str, Listen]" = field(default_factory=dict)  # of a wildcard: by IP, those that come through it
 
 
 def parse(call: Call) -> list[Listen]:
     """All sockets of one `listen` directive: a name may stand for several addresses."""
-    options = Listen(Address(0, None, ""))
+    found = addresses(call, call.args[0])
+    options = Listen(found[0])
     for word in call.args[1:]:
         _option(call, options, word)
     out = []
-    for address in addresses(call, call.args[0]):
-        if options.explicit and address.family == socket.AF_UNIX and options.reuseport:
+    for address in found:
+        if address.family == socket.AF_UNIX and options.reuseport:
             raise call.error_at('"reuseport" is not supported for unix sockets')
         listen = Listen(address)
         for name in (
@@ -77,6 +84,7 @@ def parse(call: Call) -> list[Listen]:
             "sndbuf",
             "fastopen",
             "so_keepalive",
+            "deferred",
             "default",
             "explicit",
         ):
@@ -96,11 +104,13 @@ def _option(call: Call, listen: Listen, word: str) -> None:
         return
     if word in NOT_HERE:
         raise call.error_at(f'parameter "{word}" of "listen" ({NOT_HERE[word]}) is not implemented by headgate')
-    listen.explicit = word != "bind"
+    listen.explicit = True
     if word == "reuseport":
         listen.reuseport = True
+    elif word == "deferred":
+        listen.deferred = True
     elif word == "bind":
-        pass  # every address has a socket of its own here, so this is always so
+        pass
     elif name == "backlog" and eq:
         if not value.isdigit() or not int(value):
             raise call.error_at(f'invalid backlog "{word}"')
@@ -139,21 +149,18 @@ def _keepalive(call: Call, value: str) -> "bool | tuple[int, int, int]":
 
 
 def addresses(call: Call, text: str) -> list[Address]:
-    """`80`, `*:80`, `127.0.0.1`, `[::1]:80`, `unix:/path`, `name:80` -> addresses, port 80 by default."""
-    if text.startswith("unix:"):
-        path = text[5:]
-        if not path or len(path) > 107:
-            what = "no path" if not path else "too long path"
-            raise call.error_at(f'{what} in the unix domain socket in "{text}" of the "listen" directive')
-        return [Address(socket.AF_UNIX, path, text)]
-    host, port = _split(call, text)
-    if host in ("", "*"):
-        return [Address(socket.AF_INET, ("0.0.0.0", port), f"0.0.0.0:{port}")]
+    """`80`, `*:80-83`, `127.0.0.1`, `[::1]:80`, `unix:/path`, `name:80` -> addresses, port 80 by default."""
     try:
-        ip = ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return _resolve(call, text, host, port)
-    return [_address(str(ip), port)]
+        if text.startswith("unix:"):
+            path = text[5:]
+            if not path or len(path) > 107:
+                raise ValueError(f"{'too long' if path else 'no'} path in the unix domain socket")
+            return [Address(socket.AF_UNIX, path, text)]
+        host, ports = _split(text)
+        ips = _ips(host)
+    except ValueError as error:
+        raise call.error_at(f'{error} in "{text}" of the "listen" directive') from None
+    return [_address(ip, port) for port in ports for ip in ips]
 
 
 def _address(ip: str, port: int) -> Address:
@@ -162,30 +169,50 @@ def _address(ip: str, port: int) -> Address:
     return Address(socket.AF_INET, (ip, port), f"{ip}:{port}")
 
 
-def _split(call: Call, text: str) -> tuple[str, int]:
-    bracket = text.find("]")
+def _split(text: str) -> tuple[str, range]:
+    """Host (`*` for any, `[...]` for IPv6) and ports. Raises ValueError with nginx's reason."""
     if text.startswith("["):
-        if bracket < 0:
-            raise call.error_at(f'invalid host in "{text}" of the "listen" directive')
-        host, rest = text[: bracket + 1], text[bracket + 1 :]
-        if rest and not rest.startswith(":"):
-            raise call.error_at(f'invalid host in "{text}" of the "listen" directive')
-        digits = rest[1:] if rest else "80"
-    elif text.isdigit():
-        host, digits = "", text
+        host, bracket, rest = text.partition("]")
+        if not bracket or rest[:1] not in ("", ":") or "/" in rest:
+            raise ValueError("invalid host")
+        ports = _ports(rest[1:] if rest else "80")
+    elif "/" in text or "?" in text:
+        raise ValueError("invalid host")
+    elif _PORTS.fullmatch(text):
+        return "*", _ports(text)
     else:
-        host, colon, digits = text.partition(":")
-        digits = digits if colon else "80"
-        if not host:
-            raise call.error_at(f'no host in "{text}" of the "listen" directive')
-    if not (digits.isascii() and digits.isdigit() and 0 < int(digits) < 65536):
-        raise call.error_at(f'invalid port in "{text}" of the "listen" directive')
-    return host, int(digits)
+        host, colon, rest = text.partition(":")
+        ports = _ports(rest if colon else "80")
+    if host in ("", "["):
+        raise ValueError("no host")
+    return host, ports
 
 
-def _resolve(call: Call, text: str, host: str, port: int) -> list[Address]:
+def _ports(text: str) -> range:
+    low, dash, high = text.partition("-")
+    first = _port(low)
+    last = _port(high) if dash else first
+    if first > last:
+        raise ValueError("invalid port range")
+    return range(first, last + 1)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+        raise ValueError("invalid port")
+    return int(text)
+
+
+def _ips(host: str) -> list[str]:
+    """The addresses of a host, as the kernel writes them. Raises ValueError with nginx's reason."""
+    if host == "*":
+        return ["0.0.0.0"]
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        if host.startswith("["):
+            return [socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, host[1:]))]
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError:
-        raise call.error_at(f'host not found in "{text}" of the "listen" directive') from None
-    return [_address(str(sockaddr[0]), port) for sockaddr in dict.fromkeys(entry[4] for entry in found)]
+        raise ValueError("invalid IPv6 address" if host.startswith("[") else "host not found") from None
+    except UnicodeError:
+        raise ValueError("host not found") from None
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))

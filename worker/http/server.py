@@ -57,6 +57,10 @@ class HttpWorker:
 
     def _accept(self, conf: "Listen") -> Any:
         """The protocol of a new connection."""
+        return _AnyAddress(self, conf) if conf.behind else self.protocol(conf)
+
+    def protocol(self, conf: "Listen") -> Any:
+        """What reads a connection to this address."""
         if conf.ssl:
             from headgate.worker.http import ssl
 
@@ -113,6 +117,20 @@ class HttpWorker:
         """Cut what is left (worker_shutdown_timeout, fast stop)."""
         for conn in list(self.connections):
             conn.abort()
+
+
+class _AnyAddress(asyncio.Protocol):
+    """A connection to a wildcard address with others behind it: its own address chooses its protocol."""
+
+    def __init__(self, worker: HttpWorker, conf: "Listen") -> None:
+        self.worker = worker
+        self.conf = conf
+
+    def connection_made(self, transport: Any) -> None:
+        name = transport.get_extra_info("sockname") or ("",)  # nothing: the client is gone already
+        chosen = self.worker.protocol(self.conf.behind.get(name[0], self.conf))
+        transport.set_protocol(chosen)
+        chosen.connection_made(transport)
 
 
 def start(cycle: "Cycle", loop: asyncio.AbstractEventLoop, worker: "Worker") -> HttpWorker:

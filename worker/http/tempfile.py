@@ -61,7 +61,7 @@ def temp_path(call: Call) -> TempPath:
     levels = []
     for word in call.args[1:]:
         if word not in ("1", "2", "3"):
-            raise call.error_at(f'invalid value "{word}"')
+            raise call.error("invalid value")
         levels.append(int(word))
     path = call.path(call.args[0])
     call.scope.config.paths.append(path)
