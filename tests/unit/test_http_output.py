@@ -25,10 +25,21 @@ class FakeRequest:
     """A request as the write filter sees it."""
 
     def __init__(self, status: int = 200, keep: bool = True, **given: Any) -> None:
-        core = {"server_tokens": "off", "chunked_transfer_encoding": True, "keepalive_timeout": (75.0, 0.0)}
+        core: dict[str, Any] = {
+            "server_tokens": "off",
+            "chunked_transfer_encoding": True,
+            "keepalive_timeout": (75.0, 0.0),
+        }
         self.status = status
         self.conn = FakeConnection(keep)
-        self.location = SimpleNamespace(core=SimpleNamespace(**core | given.pop("core", {})))
+        core |= given.pop("core", {})
+        kept, shown = core["keepalive_timeout"]
+        self.location = SimpleNamespace(
+            core=SimpleNamespace(**core),
+            server_tokens=core["server_tokens"],
+            keepalive_timeout=kept,
+            keepalive_header=shown,
+        )
         self.method, self.version, self.keepalive = b"GET", 11, True
         self.status_line = self.content_type = self.charset = self.content_length = self.last_modified = None
         self.location_field = self.etag = self.trailers = self.limiter = self.out = None
