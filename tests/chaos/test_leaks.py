@@ -9,8 +9,8 @@ import random
 import socket
 import struct
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 from tests.backends import Backend
@@ -143,6 +143,20 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     writer.close()
 
 
+@asynccontextmanager
+async def serving(count: int) -> AsyncIterator[list[int]]:
+    """The ports of servers of that kind. They are closed in any case: what a failed test leaves open fails the next."""
+    servers = [await asyncio.start_server(serve, "127.0.0.1", 0) for _ in range(count)]
+    try:
+        yield [server.sockets[0].getsockname()[1] for server in servers]
+    finally:
+        for server in servers:
+            server.close()
+        await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+
+
 async def body(reader: asyncio.StreamReader, head: bytes) -> None:
     for line in head.split(b"\r\n"):
         if line.startswith(b"content-length:"):
@@ -169,7 +183,8 @@ async def client(port: int, tickets: list[int], seen: Counter[str]) -> None:
                     break
         except (ConnectionError, asyncio.IncompleteReadError, TimeoutError):
             seen["cut by the server"] += 1
-        writer.transport.abort()
+        finally:
+            writer.transport.abort()
 
 
 async def request(
@@ -240,18 +255,13 @@ def test_nothing_is_left_behind(headgate: Factory, backend: Callable[..., Backen
     seen: Counter[str] = Counter()
 
     async def chaos() -> None:
-        servers = [await asyncio.start_server(serve, "127.0.0.1", 0) for _ in range(2)]
-        ports.extend(server.sockets[0].getsockname()[1] for server in servers)
-        running = start()
-        until(lambda: not any(each["connection"] for each in descriptors(running).values()), "workers at rest")
-        before.update(descriptors(running))
-        tickets = list(range(REQUESTS))
-        await asyncio.gather(*(client(running.port(), tickets, seen) for _ in range(CLIENTS)))
-        for server in servers:
-            server.close()
-        await asyncio.sleep(0)
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
+        async with serving(2) as found:
+            ports.extend(found)
+            running = start()
+            until(lambda: not any(each["connection"] for each in descriptors(running).values()), "workers at rest")
+            before.update(descriptors(running))
+            tickets = list(range(REQUESTS))
+            await asyncio.gather(*(client(running.port(), tickets, seen) for _ in range(CLIENTS)))
 
     def start() -> Server:
         servers = "".join(f"server 127.0.0.1:{port} max_fails=0;" for port in ports)

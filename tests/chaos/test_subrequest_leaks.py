@@ -8,9 +8,8 @@ import os
 import random
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 
-from tests.chaos.test_leaks import BODY, cut, descriptors, serve
+from tests.chaos.test_leaks import BODY, cut, descriptors, serving
 from tests.client import build
 from tests.harness import Server, until
 
@@ -124,7 +123,7 @@ async def client(port: int, tickets: list[int], seen: Counter[str]) -> None:
     chance = random.Random()
     while tickets:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
+        try:
             for _ in range(chance.randrange(1, 10)):
                 if not tickets:
                     break
@@ -133,12 +132,15 @@ async def client(port: int, tickets: list[int], seen: Counter[str]) -> None:
                 try:
                     if not await request(chance, target, reader, writer, seen):
                         break
+                except (ConnectionError, asyncio.IncompleteReadError):
+                    break
                 except TimeoutError:
                     port = writer.get_extra_info("sockname")[1]
                     raise AssertionError(f"no end of {target} on port {port}") from None
-        if chance.random() < 0.5:
-            cut(writer)
-        writer.transport.abort()
+        finally:
+            if chance.random() < 0.5:
+                cut(writer)
+            writer.transport.abort()
 
 
 async def request(
@@ -189,17 +191,12 @@ def test_nothing_is_left_behind(headgate: Factory) -> None:
         return descriptors(made[0])
 
     async def chaos() -> None:
-        servers = [await asyncio.start_server(serve, "127.0.0.1", 0) for _ in range(2)]
-        lines = "".join(f"server 127.0.0.1:{server.sockets[0].getsockname()[1]} max_fails=0;" for server in servers)
-        made.append(headgate(CONF.replace("SERVERS", lines), files=FILES))
-        before.append(at_rest())
-        tickets = list(range(REQUESTS))
-        await asyncio.gather(*(client(made[0].port(), tickets, seen) for _ in range(CLIENTS)))
-        for server in servers:
-            server.close()
-        await asyncio.sleep(0)
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
+        async with serving(2) as ports:
+            lines = "".join(f"server 127.0.0.1:{port} max_fails=0;" for port in ports)
+            made.append(headgate(CONF.replace("SERVERS", lines), files=FILES))
+            before.append(at_rest())
+            tickets = list(range(REQUESTS))
+            await asyncio.gather(*(client(made[0].port(), tickets, seen) for _ in range(CLIENTS)))
 
     asyncio.run(chaos())
     running = made[0]
