@@ -8,6 +8,7 @@ logs. A worker whose master dies retires, so that a new master can bind.
 import asyncio
 import contextlib
 import ctypes
+import encodings.idna  # noqa: F401 - uvloop wants it when it connects, and without privileges it may be out of reach
 import gc
 import os
 import resource

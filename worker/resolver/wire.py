@@ -11,6 +11,7 @@ import dns.exception
 import dns.flags
 import dns.message
 import dns.name
+import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 
@@ -18,6 +19,9 @@ A = int(dns.rdatatype.A)
 AAAA = int(dns.rdatatype.AAAA)
 SRV = int(dns.rdatatype.SRV)
 _CNAME, _DNAME = int(dns.rdatatype.CNAME), int(dns.rdatatype.DNAME)
+for _kind in (A, AAAA, SRV, _CNAME, _DNAME):
+    # dnspython loads their code when it is first needed; a worker without privileges might not be able to
+    dns.rdata.get_rdata_class(dns.rdataclass.IN, dns.rdatatype.RdataType(_kind))  # type: ignore[no-untyped-call]
 
 FORMERR, NXDOMAIN, REFUSED, TIMED_OUT = 1, 3, 5, 110
 TEXTS = {

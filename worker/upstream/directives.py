@@ -11,6 +11,7 @@ from headgate.conf.errors import ConfError
 from headgate.conf.template import fsencode
 from headgate.masterd.zones import ZoneSpec
 from headgate.worker.resolver.conf import ResolverConf, ResolverSpec, resolver
+from headgate.worker.upstream import live  # noqa: F401 - without privileges a worker might not be able to load it
 from headgate.worker.upstream.balancer.method import BalancingConf, refused
 from headgate.worker.upstream.balancer.outliers import OutlierDirective
 from headgate.worker.upstream.group import Group, PeerAddress, ServerSpec, numeric, unix
