@@ -135,6 +135,8 @@ def malformed() -> Iterator[Case]:
         "HTTP/2.0": "GET /exact HTTP/2.0\nHost: a\n\n",
         "HTTP/0.8": "GET /exact HTTP/0.8\nHost: a\n\n",
         "HTTP/1.10": "GET /exact HTTP/1.10\nHost: a\n\n",
+        "HTTP/1.999": "GET /exact HTTP/1.999\nHost: a\n\n",
+        "HTTP/1.1000": "GET /exact HTTP/1.1000\nHost: a\n\n",
         "HTTP/01.1": "GET /exact HTTP/01.1\nHost: a\n\n",
         "HTTP/1.": "GET /exact HTTP/1.\nHost: a\n\n",
         "HTTP/1.1x": "GET /exact HTTP/1.1x\nHost: a\n\n",
@@ -155,9 +157,20 @@ def malformed() -> Iterator[Case]:
         "a tab in the target": "GET /ex\tact HTTP/1.1\nHost: a\n\n",
         "a NUL in the target": "GET /ex\0act HTTP/1.1\nHost: a\n\n",
         "not HTTP at all": "hello\n\n",
+        "absolute-form without a Host": "GET http://a/exact HTTP/1.1\n\n",
+        "absolute-form without a Host over HTTP/1.0": "GET http://a/exact HTTP/1.0\n\n",
+        "both keep-alive and close": "GET /exact HTTP/1.0\nHost: a\nConnection: keep-alive\nConnection: close\n\n",
         "binary nonsense": "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n\n",
     }.items():
         yield raw(name, text.replace("\n", "\r\n").encode("latin-1"))
+    for name, text in {
+        "HTTP/2.0 and HEAD": "HEAD /exact HTTP/2.0\nHost: a\n\n",
+        "a bad line and HEAD": "HEAD /ex act HTTP/1.1\nHost: a\n\n",
+        "a bad field and HEAD": "HEAD /exact HTTP/1.1\nHost: a\nX : 1\n\n",
+    }.items():
+        yield raw(name, text.replace("\n", "\r\n").encode(), "HEAD")
+    yield raw("the beginning of TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+    yield raw("a byte behind a body", build("POST", "/exact", {"Content-Length": "1"}, b"ab"), "POST", "POST")
     yield raw("HTTP/0.9", b"GET /exact\r\n", unframed=True)
     yield raw("HTTP/0.9 of a missing file", b"GET /missing\r\n", unframed=True)
     yield raw("LF alone as line ends", b"GET /exact HTTP/1.1\nHost: a\n\n")

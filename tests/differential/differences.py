@@ -182,6 +182,7 @@ SITE: dict[str, Explained] = {
         ["GET /unbuffered/chunked X-Own=1 @rewriting.example", "POST /unbuffered/chunked"],
         CHUNKS, {"log.0.body": "5021"},
     ),
+    **each(["both keep-alive and close"], JOINED, {"log.0.connection": "keep-alive, close"}, follows=False),
     **each(["GET /headers?a=value", "GET /headers"], JOINED, {"log.0.sent_one": "1, 2"}, follows=False),
     **each(_both("cookies"), JOINED, {"log.0.sent_cookie": "a=1, b=2; Path=/"}, follows=False),
     **_cookies("default", "one=1; Path=/mapped/a/deep/x; Domain=old.example",

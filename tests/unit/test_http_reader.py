@@ -122,7 +122,7 @@ REFUSED = [
     (400, b"GET / HTTP/x.1\r\nHost: a\r\n\r\n"),
     (400, b"GET / http/1.1\r\nHost: a\r\n\r\n"),
     (400, b"GET / HTTP/01.1\r\nHost: a\r\n\r\n"),
-    (400, b"GET / HTTP/1.100\r\nHost: a\r\n\r\n"),
+    (400, b"GET / HTTP/1.1000\r\nHost: a\r\n\r\n"),
     (505, b"GET / HTTP/2.0\r\nHost: a\r\n\r\n"),
     (400, b"GET / HTTP/0.9\r\nHost: a\r\n\r\n"),
     (400, b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n"),
@@ -173,6 +173,17 @@ def test_refused(status: int, data: bytes) -> None:
         with pytest.raises(BadRequest) as caught:
             read(pieces)
         assert caught.value.status == status
+
+
+@pytest.mark.parametrize(
+    "begun", [b"\x16\x03\x01\x02\x00\x01", b"get / HTTP", b"\r\nx", b"GET / HTTP/1.1\rHost: a", b"GET /\0", b"GET\t/"]
+)
+def test_what_can_become_no_head_is_refused_at_once(begun: bytes) -> None:
+    with pytest.raises(BadRequest) as caught:
+        read([begun])
+    assert caught.value.status == 400
+    head = read([HEADS[0][0]])[0]
+    assert head is not None and head.headers == [(b"Host", b"a")]
 
 
 def test_refused_head_leaves_the_next_reader_sound() -> None:

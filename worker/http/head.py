@@ -17,7 +17,7 @@ HTTP_09: Final = 9
 HTTP_10: Final = 10
 HTTP_11: Final = 11
 
-_REQUEST_LINE: Final = re.compile(rb"([A-Z_-]+) +([^\x00-\x20\x7f]+) +HTTP/([1-9]\d?)\.(\d{1,2}) *\r?\n")
+_REQUEST_LINE: Final = re.compile(rb"([A-Z_-]+) +([^\x00-\x20\x7f]+) +HTTP/([1-9]\d?)\.(\d{1,3}) *\r?\n")
 _FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*\r?\n")
 _PLAIN_NAME: Final = re.compile(rb"[A-Za-z0-9-]+")
 

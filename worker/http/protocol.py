@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 READ_AHEAD: Final = 65536  # bytes held back while a request runs, before reading is paused
 
+_NO_HOST: Final = 'client sent HTTP/1.1 request without "Host" header'
 _RESET = struct.pack("ii", 1, 0)  # struct linger
 
 _numbers: Final = count(1)
@@ -199,6 +200,8 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
             if head.target[0] != 47:  # "/"
                 if head.method == b"CONNECT":
                     raise fields.refuse(head)
+                if head.host is None and head.version >= HTTP_11:
+                    raise BadRequest(400, _NO_HOST)
                 head.host, r.target = uri.split_absolute(head.target)
             r.uri, r.args = uri.split_target(r.target, server.core.merge_slashes)
             server, matched = self._host(r, head)
@@ -208,7 +211,7 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
             if head.method in fields.REFUSED:
                 raise fields.refuse(head)
             if head.host is None and head.version >= HTTP_11:
-                raise BadRequest(400, 'client sent HTTP/1.1 request without "Host" header')
+                raise BadRequest(400, _NO_HOST)
             if head.odd:
                 r.headers = fields.keep(r)
             if len(head.headers) > server.core.max_headers:
@@ -229,7 +232,7 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
         if head.version >= HTTP_11:
             r.keepalive = not head.close
         else:
-            r.keepalive = head.version == HTTP_10 and head.keep_alive
+            r.keepalive = head.version == HTTP_10 and head.keep_alive and not head.close
         if head.content_length is not None or head.chunked:
             r.body = RequestBody(r)
         else:
@@ -258,6 +261,8 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
         self.requests += 1
         self.request = r = Request(self, head, self.server, self.began or self.worker.loop.time())
         r.action = "reading client request headers" if head.method else "reading client request line"
+        r.header_only = head.raw.startswith(b"HEAD ")
+        r.pipelined = self.piped
         with contextlib.suppress(BadRequest):
             if head.target and head.target[0] != 47:  # "/"
                 head.host, r.target = uri.split_absolute(head.target)

@@ -14,6 +14,8 @@ from headgate.worker.http.chunked import ChunkedError, ChunkedReader
 from headgate.worker.http.head import BadRequest, RequestHead, parse_head, understand
 from headgate.worker.http.wire import split_request
 
+# the beginning of what can never become a head, such as TLS; waiting for its end would keep the client waiting
+_HOPELESS: Final = re.compile(rb"[^A-Z_-]|[^\n]*?(?:[\x00-\x09\x0b\x0c\x0e-\x1f\x7f]|\r[^\n])")
 _SIMPLE_REQUEST: Final = re.compile(rb"GET +(/[^\x00-\x20\x7f]*) *\r?\n")
 
 
@@ -66,6 +68,9 @@ class RequestReader:
         else:
             if len(data) > limits.client_header_buffer_size:
                 _check_size(data, limits)
+            if not self._scanned and _HOPELESS.match(data):
+                parse_head(data)
+                raise BadRequest(400, "client sent invalid request")
             self._scanned = max(len(data) - 2, 0)
             return None
         self._scanned = 0
