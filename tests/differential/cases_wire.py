@@ -157,6 +157,8 @@ def malformed() -> Iterator[Case]:
         "a tab in the target": "GET /ex\tact HTTP/1.1\nHost: a\n\n",
         "a NUL in the target": "GET /ex\0act HTTP/1.1\nHost: a\n\n",
         "not HTTP at all": "hello\n\n",
+        "absolute-form with a bad Host": "GET http://a/exact HTTP/1.1\nHost: a/b\n\n",
+        "TRACE without a Host": "TRACE /exact HTTP/1.1\n\n",
         "absolute-form without a Host": "GET http://a/exact HTTP/1.1\n\n",
         "absolute-form without a Host over HTTP/1.0": "GET http://a/exact HTTP/1.0\n\n",
         "both keep-alive and close": "GET /exact HTTP/1.0\nHost: a\nConnection: keep-alive\nConnection: close\n\n",

@@ -202,16 +202,18 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
                     raise fields.refuse(head)
                 if head.host is None and head.version >= HTTP_11:
                     raise BadRequest(400, _NO_HOST)
+                if head.host is not None:
+                    fields.host_name(head.host)  # of no use here, but it must be one
                 head.host, r.target = uri.split_absolute(head.target)
             r.uri, r.args = uri.split_target(r.target, server.core.merge_slashes)
             server, matched = self._host(r, head)
             if server is not r.server:
                 r.server = server
                 r.location = server.location
-            if head.method in fields.REFUSED:
-                raise fields.refuse(head)
             if head.host is None and head.version >= HTTP_11:
                 raise BadRequest(400, _NO_HOST)
+            if head.method in fields.REFUSED:
+                raise fields.refuse(head)
             if head.odd:
                 r.headers = fields.keep(r)
             if len(head.headers) > server.core.max_headers:
