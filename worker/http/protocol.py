@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 READ_AHEAD: Final = 65536  # bytes held back while a request runs, before reading is paused
 
-_NO_HOST: Final = 'client sent HTTP/1.1 request without "Host" header'
 _RESET = struct.pack("ii", 1, 0)  # struct linger
 
 _numbers: Final = count(1)
@@ -196,22 +195,22 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
         self.began = 0.0
         try:
             matched = None
+            named = head.host
             # the default server judges the request line, as on nginx; then the Host chooses the server
             if head.target[0] != 47:  # "/"
                 if head.method == b"CONNECT":
                     raise fields.refuse(head)
-                if head.host is None and head.version >= HTTP_11:
-                    raise BadRequest(400, _NO_HOST)
-                if head.host is not None:
-                    fields.host_name(head.host)  # of no use here, but it must be one
                 head.host, r.target = uri.split_absolute(head.target)
             r.uri, r.args = uri.split_target(r.target, server.core.merge_slashes)
             server, matched = self._host(r, head)
             if server is not r.server:
                 r.server = server
                 r.location = server.location
-            if head.host is None and head.version >= HTTP_11:
-                raise BadRequest(400, _NO_HOST)
+            if named is None:
+                if head.version >= HTTP_11:
+                    raise BadRequest(400, 'client sent HTTP/1.1 request without "Host" header')
+            elif named is not head.host:  # an absolute target goes before it, but it must be one
+                fields.host_name(named)
             if head.method in fields.REFUSED:
                 raise fields.refuse(head)
             if head.odd:
