@@ -168,6 +168,29 @@ def test_unbuffered_the_server_hears_every_piece(
     assert (b"content-length: 5009" if framing == "length" else b"transfer-encoding: chunked") in head
 
 
+def test_unbuffered_the_last_piece_and_the_end_are_one_write(
+    either: Factory, backend: Callable[..., Backend]
+) -> None:
+    got: list[bytes] = []
+    begun = threading.Event()
+
+    def serve(sock: socket.socket) -> None:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += sock.recv(1)
+        begun.set()
+        got.append(sock.recv(65536))
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    server = either(site(backend(connection=serve).address))
+    with server.client() as client:
+        client.send(build("PUT", "/streamed", {"Transfer-Encoding": "chunked"}))
+        assert begun.wait(10)
+        client.send(b"5\r\nwhole\r\n0\r\n\r\n")
+        assert client.response().text == "ok"
+    assert got == [b"5\r\nwhole\r\n0\r\n\r\n"]
+
+
 @pytest.mark.parametrize("target", ["/", "/streamed"])
 def test_a_server_that_does_not_read_times_out(either: Factory, backend: Callable[..., Backend], target: str) -> None:
     stalled = Stalled()

@@ -161,13 +161,14 @@ class _Stored(Sender):
 class _Stream(Sender):
     """As the client sends it; what had come before is in body.chunks."""
 
-    __slots__ = ("pipe", "source", "started")
+    __slots__ = ("ended", "pipe", "source", "started")
 
     def __init__(self, u: "Upstream", body: "RequestBody") -> None:
         super().__init__(u, body)
         self.source: Tap | None = None  # the client's socket, when the kernel reads from it
         self.pipe: Pipe | None = None
         self.started = False
+        self.ended = False
 
     async def run(self) -> None:
         u, body, conn = self.u, self.body, self.conn
@@ -185,18 +186,19 @@ class _Stream(Sender):
                 if not await self._splice(self.pipe, length):
                     return
                 break
-            data = body.take()
-            if data:
-                conn.write(self._framed(data))
-            elif body.done:
-                if u.chunked_body:
-                    conn.write(LAST_CHUNK)
+            if self.ended:
                 break
-            elif length - body.size >= LEAST and conn.tls is None and u.request.conn.plain:
+            wire = self._framed(body.take())
+            self.ended = body.done
+            if self.ended and u.chunked_body:
+                wire += LAST_CHUNK
+            if wire:
+                conn.write(wire)
+            elif not self.ended and length - body.size >= LEAST and conn.tls is None and u.request.conn.plain:
                 if not await self._past_transport():
                     return
                 self._take_over()
-            else:
+            elif not self.ended:
                 said = conn.data
                 await body.more(BODY | UPSTREAM)
                 if conn.data is not said or conn.eof:
