@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.client import build
-from tests.differential import cases, cases_features
+from tests.differential import cases, cases_features, cases_upstream
 from tests.differential.cases import HOST, PROXY, get, one, raw, words
 from tests.differential.compare import Case
 
@@ -192,4 +192,5 @@ CASES: list[Case] = [
     *cases.static(), *cases.locations(), *cases.names(), *cases.paths(), *cases.conditional(), *cases.bodies(),
     *proxied(), *connections(), *malformed(),
     *cases_features.guarded(), *cases_features.made(), *cases_features.rewriting(),
+    *cases_upstream.CASES,
 ]  # fmt: skip

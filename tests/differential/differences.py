@@ -48,6 +48,8 @@ UNSATISFIABLE = (
 )
 NO_ARGS = "there are no arguments; on nginx try_files leaves an empty text"
 SPACE = "a space at the line's end is no part of the version"
+EARLY = "what is wrong with a certificate's name is known before a server is chosen"
+NOWHERE = "what is no URL is for no host at all"
 ROOT = "a target without a path asks for / (RFC 9112 section 3.2.1)"
 
 Fields = dict[str, object]
@@ -128,6 +130,12 @@ def _both(what: str) -> list[str]:
     return [f"GET /strip/{what} @proxy.example", f"HTTP/1.0 {what}"]
 
 
+def _asked(target: str) -> list[str]:
+    """The cases of a target, GET and POST."""
+    return [f"GET {target} @upstream.example", f"POST {target}"]
+
+
+UNFINISHED: Fields = {"log.0.completion": ""}
 SITE: dict[str, Explained] = {
     **each(["a header twice"], JOINED, _vars("localhost", "1, 2")),
     **each(["spaces around a value"], TABS, _vars("a", "one")),
@@ -205,6 +213,18 @@ SITE: dict[str, Explained] = {
     ),
     **each(["trailers over HTTP/1.0"], UNSENT, {"log.0.sent_trailer": "-"}, follows=False),
     **each(["hop-by-hop headers"], PROXY_CONNECTION, {"log.0.upstream_length": "125"}),
+    **each(["GET /variable/?a= @upstream.example"], NOWHERE, {"log.0.proxy": "-:-"}),
+    **each(["GET /tls/variable/?a=none @upstream.example"], EARLY, {"log.0.upstream": "-"}),
+    **each(
+        [case for place in ("/read/body", "/read/next/body") for case in _asked(place)],
+        CUT, {"0.body": b"some", "log.0.completion": ""},
+    ),
+    **each(
+        [case for kind in ("error", "invalid", "4xx", "5xx", "repeated") for case in _asked(f"/kinds/{kind}/huge-head")],
+        UNBELIEVED, {"log.0.upstream_peer": "-"},
+    ),
+    **each(["GET /unbuffered/chunked @upstream.example"], CHUNKS, {"log.0.body": "5021"}),
+    **each([f"GET /store/{what}?a=1 @upstream.example" for what in ("cut-body", "cut-chunked")], CUT, UNFINISHED),
     **_long(2060), **_long(2100), **_long(9000),
     **_too_long("a header line of 2060"), **_too_long("a header line of 2100"), **_too_long("a header line of 9000"),
     **_too_long("5 header lines of 1500"), **_too_long("9 header lines of 1500"),

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tests.backends import CLOSE, Answer, Backend, Handler, Reply, Request, refused_port
 from tests.differential.compare import Pair, site
+from tests.differential.peers import peers
 from tests.harness import Server
 
 BACKENDS = ("app", "rotating_a", "rotating_b", "rotating_c", "api_a", "api_b")
@@ -165,6 +166,10 @@ SPECIAL: dict[str, Callable[[list[tuple[str, str]]], Answer]] = {
     "redirect-relative": lambda headers: Reply(307, [*headers, ("Location", "relative?x#y")]),
     "redirect-upper": lambda headers: Reply(302, [*headers, ("Location", "HTTP://APP/back/x")]),
     "refresh-other": lambda headers: Reply(200, [*headers, ("Refresh", "0; URL=http://other.example/y")], b"r"),
+    "accel-rate": lambda headers: Reply(200, [*headers, ("X-Accel-Limit-Rate", "4000000")], DIGITS.encode() * 9),
+    "accel-limits": lambda headers: Reply(
+        200, [*headers, ("X-Accel-Expires", "60"), ("X-Accel-Buffering", "no"), ("X-Accel-Limit-Rate", "none")], b"told"
+    ),
     "accel-uri": _accel(("X-Accel-Redirect", "/protected/plain.txt")),
     "accel-args": _accel(("X-Accel-Redirect", "/hidden%20place?a=b")),
     "accel-named": _accel(("X-Accel-Redirect", "@accel")),
@@ -218,8 +223,9 @@ def running(binary: str, directory: Path) -> Iterator[Pair]:
     """nginx beside `binary` ("nginx" or "headgate"), both running the site, until the end of the block."""
     source = site(Path(__file__).parent / "site")
     backends = {name: Backend(handler(name)) for name in BACKENDS}
-    with refused_port() as dead:
-        addresses = {name: each.address for name, each in backends.items()} | {"dead": f"127.0.0.1:{dead}"}
+    with refused_port() as dead, peers(directory / "peers", handler("peer")) as others:
+        addresses = {name: each.address for name, each in backends.items()} | {"dead": f"127.0.0.1:{dead}"} | others
+        addresses |= {"dead_port": str(dead), "app_port": str(backends["app"].port)}
         for name, address in addresses.items():
             source = {file: text.replace(f"%%{name.upper()}%%", address) for file, text in source.items()}
         conf = source.pop("nginx.conf")

@@ -5,10 +5,14 @@ Each case runs against headgate and, to show that a difference means something, 
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from headgate.conf.directive import Ctx
+from headgate.conf.modules import registry
 
 from tests.differential.cases_wire import CASES
 from tests.differential.compare import Case, Pair
@@ -17,6 +21,8 @@ from tests.differential.site import running
 from tests.harness import NGINX
 
 pytestmark = pytest.mark.skipif(shutil.which(NGINX) is None, reason="nginx is not installed")
+
+BALANCING = {"hash", "ip_hash", "least_conn", "queue", "random"}  # test_balancing.py
 
 
 @pytest.fixture(scope="module", params=["nginx", "headgate"])
@@ -29,6 +35,20 @@ def test_case_names_are_unique_and_explanations_name_cases() -> None:
     names = [case.name for case in CASES]
     assert len(names) == len(set(names)) >= 150
     assert set(SITE) <= set(names)
+
+
+def test_every_directive_of_upstreams_is_in_the_site() -> None:
+    """Those that this nginx knows, too: its binary holds the names that it looks for."""
+    known = Path(NGINX).read_bytes()
+    site = "".join(path.read_text() for path in (Path(__file__).parent / "site").rglob("*.conf"))
+    names = [
+        name
+        for name, commands in registry().commands.items()
+        if name.startswith(("proxy_", "resolver")) or any(each.contexts & Ctx.UPSTREAM for each in commands)
+    ]
+    names = [name for name in names if b"%b\0" % name.encode() in known and name not in BALANCING]
+    assert len(names) > 50
+    assert [name for name in names if not re.search(rf"\b{name}\b", site)] == []
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

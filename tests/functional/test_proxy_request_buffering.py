@@ -168,9 +168,7 @@ def test_unbuffered_the_server_hears_every_piece(
     assert (b"content-length: 5009" if framing == "length" else b"transfer-encoding: chunked") in head
 
 
-def test_unbuffered_the_last_piece_and_the_end_are_one_write(
-    either: Factory, backend: Callable[..., Backend]
-) -> None:
+def test_unbuffered_the_last_piece_and_the_end_are_one_write(either: Factory, backend: Callable[..., Backend]) -> None:
     got: list[bytes] = []
     begun = threading.Event()
 

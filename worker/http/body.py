@@ -27,7 +27,7 @@ _WARNING = "a client request body is buffered to a temporary file"
 class RequestBody:
     """One request's body. `size` is what has been read so far: in `chunks`, or in `file` when there is one."""
 
-    __slots__ = ("chunks", "file", "read_started", "request", "size", "streamed", "whole")
+    __slots__ = ("chunks", "file", "passing", "read_started", "request", "size", "streamed", "whole")
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -35,6 +35,7 @@ class RequestBody:
         self.file: TempFile | None = None
         self.size = 0
         self.read_started = False
+        self.passing = False  # on its way to a server without being read first: no file is made of it
         self.whole = False  # read to its end, or thrown away
         self.streamed = False  # passed on as it came: it is gone for anybody else
 
@@ -67,7 +68,7 @@ class RequestBody:
 
     def file_name(self) -> str | None:
         """$request_body_file; a body too large for the buffer is written to its file now."""
-        if self.file is None and self.chunks and self._large:
+        if self.file is None and self.chunks and self._large and not self.passing:
             try:
                 self._spill()
             except BadRequest:
@@ -128,6 +129,7 @@ class RequestBody:
         """Take what has arrived; whether that is the whole body, so that it need not be streamed."""
         if self._gone():
             return True
+        self.passing = True
         data = self.take()
         while data:
             self.chunks.append(data)

@@ -31,6 +31,7 @@ class Handler:
         if group is None:
             if r.body is not None and not conf.streams(r):
                 await r.body.read()
+            r.keep(target)  # for $proxy_host, should there be no group
             group = await resolve_group(r, target.name, target.port_number)
             if group is None:
                 return 502

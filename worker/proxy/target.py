@@ -47,7 +47,7 @@ class Target:
             return
         cut = min((i for i in (rest.find("/"), rest.find("?")) if i >= 0), default=len(rest))
         self.host, self.uri = rest[:cut], rest[cut:]
-        self.name, number = split_host(self.host, 0, file, line)
+        self.name, number = split_host(self.host, 0, file, line, url=rest)
         self.no_port = not number
         self.port_number = number or default
         self.port = str(self.port_number).encode()  # $proxy_port

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from headgate.conf.template import Variable
 from headgate.worker.proxy.protocol import HttpProtocol
+from headgate.worker.proxy.target import Target
 
 if TYPE_CHECKING:
     from headgate.worker.http.request import Request
@@ -17,14 +18,19 @@ def _protocol(r: "Request") -> HttpProtocol | None:
     return u.protocol if r.location.get(type(u.protocol.conf)) is u.protocol.conf else None
 
 
-def _host(r: "Request") -> bytes | None:
+def _target(r: "Request") -> Target | None:
     protocol = _protocol(r)
-    return protocol.target.host_header if protocol is not None else None
+    return protocol.target if protocol is not None else r.kept(Target)
+
+
+def _host(r: "Request") -> bytes | None:
+    target = _target(r)
+    return target.host_header if target is not None else None
 
 
 def _port(r: "Request") -> bytes | None:
-    protocol = _protocol(r)
-    return protocol.target.port if protocol is not None else None
+    target = _target(r)
+    return target.port if target is not None else None
 
 
 def _add_x_forwarded_for(r: "Request") -> bytes:

@@ -15,6 +15,7 @@ _LIBRARIES = {
     "SSL": "SSL routines", "X509": "x509 certificate routines", "PEM": "PEM routines", "ASN1": "asn1 encoding routines",
     "EVP": "digital envelope routines", "RSA": "rsa routines", "EC": "elliptic curve routines", "BIO": "BIO routines",
 }  # fmt: skip
+_ALERTS = 1000  # SSL_AD_REASON_OFFSET: reasons from here on are alerts that the other side sent
 _MESSAGE = re.compile(r"(?:\[[^]]*\] )?(.*?)(?: \(_ssl\.c:\d+\))?$", re.S)
 
 
@@ -33,4 +34,5 @@ def text(error: Exception) -> str:
     code = _CODES.get(reason) if reason else None
     if code is None:
         return f"SSL: {message}"
-    return f"SSL: error:{code[0] << 23 | code[1]:08X}:{_LIBRARIES.get(library or '', library)}::{message}"
+    alert = f":SSL alert number {code[1] - _ALERTS}" if library == "SSL" and code[1] >= _ALERTS else ""
+    return f"SSL: error:{code[0] << 23 | code[1]:08X}:{_LIBRARIES.get(library or '', library)}::{message}{alert}"

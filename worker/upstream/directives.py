@@ -233,19 +233,20 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def split_host(text: str, default_port: int, file: str = "", line: int = 0) -> tuple[str, int]:
-    """`host:port` -> its parts; a missing port is `default_port`. Raises ConfError in nginx's words."""
+def split_host(text: str, default_port: int, file: str = "", line: int = 0, *, url: str = "") -> tuple[str, int]:
+    """`host:port` -> its parts; a missing port is `default_port`. Raises ConfError in nginx's words, naming `url`."""
+    url = url or text
     end = text.rfind("]") if text.startswith("[") else 0
     if end < 0:
-        raise ConfError(f'invalid host in upstream "{text}"', file, line)
+        raise ConfError(f'invalid host in upstream "{url}"', file, line)
     host, colon, digits = text[end:].partition(":")
     host = text[:end] + host
     if not host:
-        raise ConfError(f'no host in upstream "{text}"', file, line)
+        raise ConfError(f'no host in upstream "{url}"', file, line)
     if not colon:
         return host, default_port
     if not (digits.isascii() and digits.isdigit()) or not 0 < int(digits) < 65536:
-        raise ConfError(f'invalid port in upstream "{text}"', file, line)
+        raise ConfError(f'invalid port in upstream "{url}"', file, line)
     return host, int(digits)
 
 
