@@ -208,12 +208,16 @@ def finish_zones(http: "HttpConf") -> None:
         zone.groups = [*zone.groups, group.spec()]
 
 
-def resolve(text: str, default_port: int, file: str, line: int, no_port: bool = False) -> list[PeerAddress]:
-    """`host[:port]`, `[v6]:port` or `unix:path` -> addresses; a name may have several. Raises ConfError."""
+def resolve(text: str, default_port: int, file: str, line: int, name: str = "") -> list[PeerAddress]:
+    """`host[:port]`, `[v6]:port` or `unix:path` -> addresses; a name may have several. Raises ConfError.
+
+    `name` is what a host that is not found is called, where that is not `text`.
+    """
     if text.startswith("unix:"):
         path = text[5:]
         if not path or len(path) > 107:
-            raise ConfError(f'invalid path in upstream "{text}"', file, line)
+            wrong = "too long" if path else "no"
+            raise ConfError(f'{wrong} path in the unix domain socket in upstream "{text}"', file, line)
         return [unix(path)]
     host, port = split_host(text, default_port, file, line)
     if _is_address(host):
@@ -221,7 +225,7 @@ def resolve(text: str, default_port: int, file: str, line: int, no_port: bool = 
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise ConfError(f'host not found in upstream "{text}"', file, line) from None
+        raise ConfError(f'host not found in upstream "{name or text}"', file, line) from None
     return [numeric(str(sockaddr[0]), port) for sockaddr in dict.fromkeys(entry[4] for entry in found)]
 
 
@@ -237,7 +241,7 @@ def split_host(text: str, default_port: int, file: str = "", line: int = 0, *, u
     """`host:port` -> its parts; a missing port is `default_port`. Raises ConfError in nginx's words, naming `url`."""
     url = url or text
     end = text.rfind("]") if text.startswith("[") else 0
-    if end < 0:
+    if end < 0 or "/" in text or "?" in text:
         raise ConfError(f'invalid host in upstream "{url}"', file, line)
     host, colon, digits = text[end:].partition(":")
     host = text[:end] + host
@@ -254,7 +258,10 @@ def known_group(http: "HttpConf", host: str, port: int) -> Group | None:
     """The group that a host stands for at run time, if the configuration has one: a block by its name alone."""
     low = host.lower()
     block = http.groups.get(low)
-    return block if block is not None and not block.implicit else http.groups.get(_implicit_key(low, port))
+    if block is not None and not block.implicit:
+        return block
+    group = http.groups.get(_implicit_key(low, port))
+    return group if group is not None and group.implicit else None  # a block's name is no host with a port
 
 
 def find_group(http: "HttpConf", host: str, port: int, file: str, line: int) -> Group:
@@ -265,13 +272,14 @@ def find_group(http: "HttpConf", host: str, port: int, file: str, line: int) -> 
     known = known_group(http, host, port)
     if known is not None:
         return known
+    name = host
     if not host.startswith("unix:"):
         name, number = split_host(host, 0, file, line)
         block = http.groups.get(name.lower())
         if number and block is not None and not block.implicit:
             raise ConfError(f'upstream "{name}" may not have port {number}', file, line)
     key = _implicit_key(host.lower(), port)
-    server = ServerSpec(host, resolve(host, port, file, line))
+    server = ServerSpec(host, resolve(host, port, file, line, name))
     group = http.groups[key] = Group(key, [server], keepalive_conf=KeepaliveConf(0), implicit=True)
     group.order()
     return group
