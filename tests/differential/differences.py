@@ -130,9 +130,9 @@ def _both(what: str) -> list[str]:
     return [f"GET /strip/{what} @proxy.example", f"HTTP/1.0 {what}"]
 
 
-def _asked(target: str) -> list[str]:
-    """The cases of a target, GET and POST."""
-    return [f"GET {target} @upstream.example", f"POST {target}"]
+def _asked(*targets: str) -> list[str]:
+    """The cases of some targets, GET and POST."""
+    return [name for target in targets for name in (f"GET {target} @upstream.example", f"POST {target}")]
 
 
 UNFINISHED: Fields = {"log.0.completion": ""}
@@ -216,11 +216,10 @@ SITE: dict[str, Explained] = {
     **each(["GET /variable/?a= @upstream.example"], NOWHERE, {"log.0.proxy": "-:-"}),
     **each(["GET /tls/variable/?a=none @upstream.example"], EARLY, {"log.0.upstream": "-"}),
     **each(
-        [case for place in ("/read/body", "/read/next/body") for case in _asked(place)],
-        CUT, {"0.body": b"some", "log.0.completion": ""},
+        _asked("/read/body", "/read/next/body"), CUT, {"0.body": b"some", "log.0.completion": ""},
     ),
     **each(
-        [case for kind in ("error", "invalid", "4xx", "5xx", "repeated") for case in _asked(f"/kinds/{kind}/huge-head")],
+        _asked(*(f"/kinds/{kind}/huge-head" for kind in ("error", "invalid", "4xx", "5xx", "repeated"))),
         UNBELIEVED, {"log.0.upstream_peer": "-"},
     ),
     **each(["GET /unbuffered/chunked @upstream.example"], CHUNKS, {"log.0.body": "5021"}),

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.backends import Backend, Handler, Reply, Request
-from tests.dns_server import Cname, Code, NameServer, Records
+from tests.dns_server import Cname, Code, NameServer
 from tests.tls import Authority, Leaf, TlsBackend
 
 SECRET = b"not to be told"
