@@ -51,7 +51,7 @@ def test_new_workers_serve_the_new_configuration(headgate: Factory) -> None:
     assert server.get("/").text == "new"
     until(lambda: int(old) not in server.workers(), "the old worker's end")
     assert len(server.workers()) == 2
-    assert len(server.matching(rf"worker process {old} exited with code 0")) == 1
+    assert len(server.expect_log(rf"worker process {old} exited with code 0")) == 1
 
 
 def test_bad_configuration_leaves_the_old_one_serving(headgate: Factory) -> None:

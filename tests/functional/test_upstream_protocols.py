@@ -117,15 +117,17 @@ def test_values(headgate: Factory, backend: Callable[..., Backend]) -> None:
     redis = RedisServer({b"a": b"one", b"empty": b"", b"big": big, b"slow": b"piece by piece"})
     peer = backend(connection=redis)
     running = headgate(redis_conf(peer.address), files={"redis.py": REDIS})
-    for key, value in redis.values.items():
+    reply = running.get("/v/missing")
+    assert (reply.status, reply.text) == (404, "no such key")
+    for key, value in redis.values.items():  # the last ones come in pieces: a client has all before the end is there
         reply = running.get(f"/v/{key.decode()}")
         assert (reply.status, reply.body) == (200, value)
         assert reply.header("content-length") == str(len(value))
         assert reply.header("x-status") == "200"
-    reply = running.get("/v/missing")
-    assert (reply.status, reply.text) == (404, "no such key")
+        if key in (b"a", b"empty"):
+            assert peer.connections == 1
     assert running.request("HEAD", "/v/a").header("content-length") == "3"
-    assert peer.connections == 1 and redis.commands == len(redis.values) + 2
+    assert redis.commands == len(redis.values) + 2
 
 
 def test_answers_that_are_none(headgate: Factory, backend: Callable[..., Backend]) -> None:

@@ -161,6 +161,17 @@ class RequestBody:
 
     # -- whole -----------------------------------------------------------------------------------
 
+    def arrived(self) -> bool:
+        """Whether it has come whole already, to stay in memory: then it is taken, and there is nothing to wait for."""
+        r = self.request
+        length = r.head.content_length
+        if length is None or self.streamed or length > len(r.conn.reader.data):
+            return False
+        core = r.location.core
+        if length > core.client_body_buffer_size + READ_AHEAD or r.location.get(BodyConf).in_file_only != "off":
+            return False
+        return self.at_hand()
+
     async def read(self) -> None:
         """Read it whole. Raises BadRequest (500 when it cannot be stored) and Interrupted."""
         if self.whole or self._gone():

@@ -66,12 +66,14 @@ def distrusted(r: "Request", disable: frozenset[str]) -> bool:
     """keepalive_disable: whether a browser of these kinds cannot be trusted with a kept connection."""
     if r.method != b"POST" and "safari" not in disable:
         return False
-    agent = r.header(b"user-agent") or b""
+    agent = r.header(b"user-agent")
+    if agent is None:
+        return False
     if "safari" in disable and b"Safari/" in agent and b"Mac OS X" in agent and b"Chrome/" not in agent:
         return True
-    if "msie6" not in disable or r.method != b"POST" or b"SV1" in agent:
+    if "msie6" not in disable or r.method != b"POST":
         return False
-    return _OLD_MSIE.search(agent) is not None
+    return _OLD_MSIE.search(agent) is not None and b"SV1" not in agent
 
 
 def sendable(field: Header) -> bool:

@@ -46,9 +46,9 @@ class Handler:
         body = r.body
         r.client_gone_ok = conf.ignore_client_abort or r.detached or conf.store is not False
         if body is not None and not body.whole:
-            if conf.streams(r):
+            if not conf.request_buffering and conf.streams(r):
                 u.streams_body = not body.at_hand()
                 u.chunked_body = u.streams_body and r.head.chunked
-            else:
+            elif not body.arrived():
                 await body.read()
         return await u.run()

@@ -112,7 +112,8 @@ class UpstreamConnection(Timed):  # an asyncio.BufferedProtocol, but a compiled 
     def write_all(self, pieces: list[bytes]) -> None:
         """Write pieces without joining them; not through TLS."""
         if not self.transport.is_closing():
-            self.sent += sum(map(len, pieces))
+            for piece in pieces:
+                self.sent += len(piece)
             self.transport.writelines(pieces)
 
     def pause_reading(self) -> None:
