@@ -130,7 +130,7 @@ def load(path: str, prefix: str, globals_text: str = "", warnings: list[str] | N
     config = Config(path, os.path.join(prefix, ""), warnings=[] if warnings is None else warnings)
     root = Scope(Ctx.MAIN, None, config, registry().copy())
     if globals_text:
-        root.read(parse_text(globals_text, "command line"))
+        root.read(parse_text(globals_text, base=os.path.dirname(path)))
     source = parse_file(path)
     config.files = source.files
     root.read(source.statements)

@@ -1,5 +1,7 @@
 """The one error type of the configuration: a reason and the place it was found."""
 
+COMMAND_LINE = "command line"  # where -g is read from: a file without lines
+
 
 class ConfError(Exception):
     """A configuration that cannot be used.
@@ -17,4 +19,6 @@ class ConfError(Exception):
     def __str__(self) -> str:
         if not self.file:
             return self.reason
-        return f"{self.reason} in {self.file}:{self.line}" if self.line else f"{self.reason} in {self.file}"
+        if not self.line or self.file == COMMAND_LINE:
+            return f"{self.reason} in {self.file}"
+        return f"{self.reason} in {self.file}:{self.line}"

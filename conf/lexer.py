@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from headgate.conf.errors import ConfError
+from headgate.conf.errors import COMMAND_LINE, ConfError
 
 _BLANK = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)+")
 _WORD = re.compile(r"(?:\\.|\$\{+|[^\s;{\\])+", re.DOTALL | re.ASCII)
@@ -33,6 +33,13 @@ def _unescape(text: str) -> str:
     if "\\" not in text:
         return text
     return _ESCAPE.sub(lambda m: _ESCAPES.get(m[1], m[1]), text)
+
+
+def unfinished(file: str) -> str:
+    """What is wrong when the text ends inside a directive."""
+    if file == COMMAND_LINE:
+        return 'unexpected end of parameter, expecting ";"'
+    return 'unexpected end of file, expecting ";" or "}"'
 
 
 def tokens(text: str, file: str) -> Iterator[Token]:
@@ -62,7 +69,7 @@ def tokens(text: str, file: str) -> Iterator[Token]:
         match = quote.match(text, at) if quote else _WORD.match(text, at)
         if match is None or match.end() == at:
             line += text.count("\n", at)
-            raise ConfError('unexpected end of file, expecting ";" or "}"', file, line)
+            raise ConfError(unfinished(file), file, line)
         line += match[0].count("\n")
         at = match.end()
         after_quote = quote is not None

@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from headgate.conf.errors import ConfError
-from headgate.conf.lexer import Token, tokens
+from headgate.conf.errors import COMMAND_LINE, ConfError
+from headgate.conf.lexer import Token, tokens, unfinished
 
 MAX_INCLUDES = 64  # nesting; a file that includes itself would otherwise never end
 
@@ -40,9 +40,9 @@ class Source:
     files: list[tuple[str, str]] = field(default_factory=list)
 
 
-def parse_text(text: str, file: str) -> list[Statement]:
-    """Parse text that belongs to no file, such as -g; `file` is how errors name it."""
-    return _Parser("", Source([])).parse(text, file)
+def parse_text(text: str, file: str = COMMAND_LINE, base: str = "") -> list[Statement]:
+    """Parse text that is in no file, such as -g; `file` is how errors name it, includes start at `base`."""
+    return _Parser(base, Source([])).parse(text, file)
 
 
 def parse_file(path: str) -> Source:
@@ -92,7 +92,7 @@ class _Parser:
                 return False, line
             if token is None:
                 if words:
-                    out.append(_broken(ConfError(_unfinished(file), file, stream.line)))
+                    out.append(_broken(ConfError(unfinished(file), file, stream.line)))
                     return False, line
                 if nested:
                     out.append(_broken(ConfError('unexpected end of file, expecting "}"', file, stream.line)))
@@ -109,6 +109,9 @@ class _Parser:
                 return False, line
             statement = Statement(words, file, line)
             words = []
+            if token.text == "{" and file == COMMAND_LINE:
+                out.append(_broken(ConfError("block directives are not supported in -g option", file)))
+                return False, line
             if token.text == "{":
                 statement.block = []
                 out.append(statement)
@@ -156,15 +159,6 @@ class _Stream:
             raise StopIteration
         self.line = token.line
         return token
-
-
-def _unfinished(file: str) -> str:
-    # nginx words the end of a -g parameter differently from the end of a file
-    return (
-        'unexpected end of parameter, expecting ";"'
-        if file == "command line"
-        else 'unexpected end of file, expecting ";" or "}"'
-    )
 
 
 def _broken(error: ConfError) -> Statement:

@@ -41,7 +41,7 @@ def _signal_name(context: click.Context, option: click.Parameter, value: str | N
 
 
 @click.group("headgate", invoke_without_command=True, add_help_option=False)
-@click.option("-h", "-?", "help_", is_flag=True, help="Show this help.")
+@click.option("-h", "-?", "--help", "help_", is_flag=True, help="Show this help.")
 @click.option("-v", "version", is_flag=True, help="Show the version and exit.")
 @click.option("-V", "configuration", is_flag=True, help="Show the version and the modules, and exit.")
 @click.option("-t", "test", is_flag=True, help="Test the configuration and exit.")

@@ -46,10 +46,16 @@ def test_errors_end_the_file(text: str, expected: list[object]) -> None:
     assert shape(parse_text(text + " ", "f")) == expected
 
 
-def test_end_of_a_parameter() -> None:
-    assert shape(parse_text("daemon off", "command line")) == [
-        'unexpected end of parameter, expecting ";" in command line:1'
-    ]
+@pytest.mark.parametrize(
+    "text, error",
+    [
+        ("daemon off", 'unexpected end of parameter, expecting ";"'),
+        ("daemon off; pid 'x", 'unexpected end of parameter, expecting ";"'),
+        ("events { }", "block directives are not supported in -g option"),
+    ],
+)
+def test_directives_of_the_command_line(text: str, error: str) -> None:
+    assert shape(parse_text(text))[-1] == f"{error} in command line"
 
 
 def test_include(tmp_path: Path) -> None:
