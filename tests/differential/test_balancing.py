@@ -1,5 +1,6 @@
-"""Balancing on nginx and on headgate: the same requests go to the same servers, in the same order."""
+"""Balancing on nginx and on headgate: the same requests go to the same servers, in the same order, or as often."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from tests import balancing
 from tests.backends import Backend, refused_port
-from tests.client import Client
+from tests.client import Client, build
 from tests.harness import Server
 
 Factory = Callable[..., Server]
@@ -116,6 +117,35 @@ def test_where_requests_go_while_others_are_held(both: Any, name: str) -> None:
         return order
 
     run(load)
+
+
+DRAWN = 24_000  # requests: 1 % is then more than four standard deviations of any server's share
+WEIGHTS = dict(zip("abcdefghi", (1, 2, 1, 2, 1, 2, 1, 2, 1), strict=True))
+
+
+@pytest.mark.parametrize("method", ["random", "random two"])
+@pytest.mark.parametrize("binary", ["nginx", "headgate"])
+def test_servers_drawn_by_lot_have_their_shares(binary: str, method: str, request: pytest.FixtureRequest) -> None:
+    total = sum(WEIGHTS.values())
+    shares = {name: weight / total for name, weight in WEIGHTS.items()}
+    if method == "random two":  # without load the second one drawn serves, and it is not the first
+        shares = {
+            name: sum(other / total * weight / (total - other) for key, other in WEIGHTS.items() if key != name)
+            for name, weight in WEIGHTS.items()
+        }
+    ports = {name: f"%%PORT_{n}%%" for n, name in enumerate(WEIGHTS, 1)}
+    peers = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
+    servers = "".join(f"server {{{name}}} weight={weight};" for name, weight in WEIGHTS.items())
+    here = "".join(f"server {{ listen {peers[name]}; return 200 {name}; }}" for name in WEIGHTS)
+    http = f"access_log off; keepalive_requests {DRAWN}; {here}"
+    text = balancing.config(peers, {"u": f"{method}; {servers}"}, http=http)
+    server: Server = request.getfixturevalue(binary)(text)
+    counts: Counter[str] = Counter()
+    with server.client() as client:
+        for _ in range(DRAWN // 100):
+            client.send(build("GET", "/u/") * 100)
+            counts.update(client.response().text for _ in range(100))
+    assert {name: counts[name] / DRAWN for name in WEIGHTS} == pytest.approx(shares, abs=0.01, rel=0)
 
 
 WRONG = [
