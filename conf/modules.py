@@ -48,6 +48,8 @@ MODULES = [
     "headgate.worker.proxy.health_match",
     "headgate.worker.proxy.health_check",
     "headgate.worker.http.types",
+    # the preaccess phase
+    "headgate.worker.http.realip",
     # the access phase, in nginx's order
     "headgate.worker.http.access",
     "headgate.worker.http.auth_basic",

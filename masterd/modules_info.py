@@ -45,7 +45,7 @@ OPTIONAL = {
     "http_ssl_module": True,
     "http_v2_module": False,
     "http_v3_module": False,
-    "http_realip_module": False,
+    "http_realip_module": True,
     "http_addition_module": True,
     "http_sub_module": True,
     "http_dav_module": False,

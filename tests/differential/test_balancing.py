@@ -39,7 +39,9 @@ def both(headgate: Factory, nginx: Factory, backend: Callable[..., Backend]) -> 
     peers: dict[str, Any] = balancing.make(backend)
     with refused_port() as x, refused_port() as y:
         text = balancing.config(
-            {**peers, "x": f"127.0.0.1:{x}", "y": f"127.0.0.1:{y}"}, UPSTREAMS, http="proxy_connect_timeout 2s;"
+            {**peers, "x": f"127.0.0.1:{x}", "y": f"127.0.0.1:{y}"},
+            UPSTREAMS,
+            http="proxy_connect_timeout 2s; set_real_ip_from 127.0.0.1;",
         )
         servers = [factory(text) for factory in (nginx, headgate)]
         for server in servers:
@@ -89,6 +91,19 @@ def test_addresses_map_to_the_same_servers(both: Any, name: str) -> None:
                 reply = client.get(f"/{name}/")
                 out.append((reply.text, reply.header("x-addr")))
         return out
+
+    got = run(ask)
+    assert len({text for text, _ in got}) > 1
+
+
+@pytest.mark.parametrize("name", ["ip", "ip_fails"])
+def test_addresses_of_any_family_map_to_the_same_servers(both: Any, name: str) -> None:
+    run, _ = both
+    addresses = [f"2001:db8:{n:x}::{n * 7:x}" for n in range(60)] + [f"{n}.{n * 7 % 256}.9.1" for n in range(1, 60)]
+
+    def ask(server: Server) -> list[Any]:
+        replies = [server.get(f"/{name}/", [("X-Real-IP", address)]) for address in ("::ffff:10.1.2.3", *addresses)]
+        return [(reply.text, reply.header("x-addr")) for reply in replies]
 
     got = run(ask)
     assert len({text for text, _ in got}) > 1

@@ -33,25 +33,37 @@ class Rule:
     mask: int = 0
     base: int = 0
 
+    def holds(self, family: int, address: int) -> bool:
+        """Whether this address is meant."""
+        return not self.family or (self.family == family and address & self.mask == self.base)
+
 
 def _rule(call: Call) -> Rule:
     deny, text = call.name == "deny", call.args[0]
     if text == "all":
         return Rule(deny, 0)
+    rule = network(call, text, deny)
+    if rule is None:
+        raise call.error_at(f'invalid parameter "{text}"')
+    return rule
+
+
+def network(call: Call, text: str, deny: bool = False) -> Rule | None:
+    """The rule for a network written as `10.0.0.0/8`, an address or `unix:`; None for what is none."""
     if text == "unix:":
         return Rule(deny, socket.AF_UNIX)
     host_text, slash, length = text.partition("/")
     try:
-        network = ip_network(text, strict=False)
+        found = ip_network(text, strict=False)
         host = ip_address(host_text)
         if slash and not length.isdigit():  # no netmasks
-            raise ValueError(length)
+            return None
     except ValueError:
-        raise call.error_at(f'invalid parameter "{text}"') from None
-    if host != network.network_address:
+        return None
+    if host != found.network_address:
         call.warn(f"low address bits of {text} are meaningless")
-    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
-    return Rule(deny, family, int(network.netmask), int(network.network_address))
+    family = socket.AF_INET if found.version == 4 else socket.AF_INET6
+    return Rule(deny, family, int(found.netmask), int(found.network_address))
 
 
 class AccessConf(Conf, level=Ctx.LOCATION):
@@ -89,9 +101,9 @@ def limit_except(call: Call) -> None:
 
 def access(r: "Request") -> int | None:
     """The access handler."""
-    family, address = _client(r)
+    family, address = number(r.conn.remote_addr)
     for rule in r.location.get(AccessConf).rules:
-        if not rule.family or (rule.family == family and address & rule.mask == rule.base):
+        if rule.holds(family, address):
             if not rule.deny:
                 return phases.ALLOWED
             if not r.location.core.satisfy_any:
@@ -100,12 +112,13 @@ def access(r: "Request") -> int | None:
     return None
 
 
-def _client(r: "Request") -> tuple[int, int]:
-    if r.conn.is_unix:
+def number(address: bytes) -> tuple[int, int]:
+    """The family of an address as text, and the address as a number; IPv4 in IPv6 is IPv4."""
+    if address == b"unix:":
         return socket.AF_UNIX, 0
-    address = ip_address(r.conn.remote_addr.decode().partition("%")[0])
-    if address.version == 6:
-        if address.ipv4_mapped is None:
-            return socket.AF_INET6, int(address)
-        address = address.ipv4_mapped
-    return socket.AF_INET, int(address)
+    parsed = ip_address(address.decode().partition("%")[0])
+    if parsed.version == 6:
+        if parsed.ipv4_mapped is None:
+            return socket.AF_INET6, int(parsed)
+        parsed = parsed.ipv4_mapped
+    return socket.AF_INET, int(parsed)

@@ -37,8 +37,8 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
 
     __slots__ = (
         "_in_next", "_local", "_remote", "_remote_text", "began", "eof", "linger_until", "listen", "lost", "made",
-        "number", "paused", "piped", "reader", "reading", "request", "requests", "sent", "server", "state", "tls",
-        "transport", "worker",
+        "number", "paused", "peer", "piped", "reader", "reading", "request", "requests", "sent", "server", "state",
+        "tls", "transport", "worker",
     )  # fmt: skip
 
     def __init__(self, worker: "HttpWorker", listen: "Listen") -> None:
@@ -63,6 +63,7 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
         self.piped = False  # the next request came before the answer to the last one
         self.reading = True
         self._in_next = False
+        self.peer: tuple[bytes, int] | None = None  # the address and port it has while another stands in for it
         self._remote: Any = None
         self._remote_text: bytes | None = None
         self._local: Any = None
@@ -282,6 +283,9 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
     def request_done(self, r: Request) -> None:
         """The request has ended: keep the connection for the next one, or close it."""
         self.request = None
+        if self.peer is not None:
+            self._address_is(*self.peer)
+            self.peer = None
         if self.lost:
             return
         r.flush()
@@ -377,6 +381,15 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
     def remote_port(self) -> int:
         return int(self._remote[1]) if self.remote_addr != b"unix:" else 0
 
+    def stand_in(self, address: bytes, port: int) -> None:
+        """Have another client's address until the request ends."""
+        self.peer = self.remote_addr, self.remote_port
+        self._address_is(address, port)
+
+    def _address_is(self, address: bytes, port: int) -> None:
+        self._remote = address.decode(), port
+        self._remote_text = address
+
     @property
     def local_host(self) -> bytes:
         """$server_addr: the address that the client connected to."""
@@ -395,4 +408,4 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
 
     @property
     def is_unix(self) -> bool:
-        return self.listen.address.family == socket.AF_UNIX
+        return self.remote_addr == b"unix:"
