@@ -1,6 +1,11 @@
-"""docs/directives.md is what scripts/directives makes of the declarations, and its links and defaults are right."""
+"""docs/directives.md is what scripts/directives makes of the declarations, its links and defaults are right; the
+examples of docs/scripting.md have types that a checker, so an editor too, can follow."""
 
+import os
+import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +56,17 @@ def test_the_files_it_links_to_exist() -> None:
 )
 def test_a_row(row: str) -> None:
     assert f"\n{row}" in DOC.read_text()
+
+
+def test_the_examples_of_scripting_have_types(tmp_path: Path) -> None:
+    for number, code in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / "docs/scripting.md").read_text(), re.S)):
+        (tmp_path / f"example{number}.py").write_text(code)
+    for part in ("conf", "masterd", "shm", "worker"):  # the names of an installation, as PEP 561 wants them
+        (tmp_path / "path/headgate").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "path/headgate" / part).symlink_to(ROOT / part)
+        assert (ROOT / part / "py.typed").exists()
+    files = sorted(map(str, tmp_path.glob("*.py")))
+    argv = [sys.executable, "-m", "mypy", "--strict", "--config-file", str(ROOT / "pyproject.toml"), *files]
+    env = {**os.environ, "MYPYPATH": str(tmp_path / "path")}
+    found = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    assert (found.returncode, len(files)) == (0, 5), found.stdout

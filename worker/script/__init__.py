@@ -8,6 +8,8 @@
 docs/scripting.md has the directives, the rules and whole examples.
 """
 
-from headgate.worker.script.api import Body, Fields, InternalRedirect, Reply, Request, Variables
+from headgate.worker.script.api import Body, InternalRedirect, Reply, Request, Variables
+from headgate.worker.script.fields import Fields, ResponseFields
+from headgate.worker.subrequest.subrequest import SubrequestError
 
-__all__ = ["Body", "Fields", "InternalRedirect", "Reply", "Request", "Variables"]
+__all__ = ["Body", "Fields", "InternalRedirect", "Reply", "Request", "ResponseFields", "SubrequestError", "Variables"]

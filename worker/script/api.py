@@ -1,90 +1,25 @@
 """The request as a user's Python sees it: text instead of bytes, and no way to break the machine behind it.
 
-Text is UTF-8 with surrogate escapes, so that any byte comes back as it was. What waits (`body`, `subrequest`,
-`respond`) may be awaited in the handler's own task and in tasks that it starts.
+What waits (`body`, `subrequest`, `respond`) may be awaited in the handler's own task and in tasks that it starts, as
+long as the handler runs.
 """
 
 import json
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterator, MutableMapping
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl
 
 from headgate.masterd.logfile import LEVELS
-from headgate.worker.http import fields, phases
+from headgate.worker.http import phases
+from headgate.worker.script.fields import FRAMING, Fields, Headers, ResponseFields, decode, encode, field, pairs
 from headgate.worker.subrequest import subrequest as engine
 
 if TYPE_CHECKING:
     from headgate.worker.http import request as http
-    from headgate.worker.http.head import Header
     from headgate.worker.script.known import Known
     from headgate.worker.script.session import Session
 
-Headers = Mapping[str, str] | Iterable[tuple[str, str]]
-
-
-def decode(value: bytes) -> str:
-    return value.decode("utf-8", "surrogateescape")
-
-
-def encode(value: "str | bytes") -> bytes:
-    return value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")
-
-
-class Fields(Mapping[str, str]):
-    """Fields of a message: names in any case; a repeated one is joined by ", " (RFC 9110 section 5.3)."""
-
-    def __init__(self, fields: "list[Header]") -> None:
-        self._fields = fields
-
-    def __getitem__(self, name: str) -> str:
-        values = self.all(name)
-        if not values:
-            raise KeyError(name)
-        return ", ".join(values)
-
-    def all(self, name: str) -> list[str]:
-        """The values of each line with this name, in order."""
-        low = encode(name.lower())
-        return [decode(value) for key, value in self._fields if key.lower() == low]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(decode(name) for name, _ in self._fields))
-
-    def __len__(self) -> int:
-        return len({name.lower() for name, _ in self._fields})
-
-
-class ResponseFields(Fields, MutableMapping[str, str]):
-    """The response's fields, for py_header_filter: setting one replaces all of its name."""
-
-    def __init__(self, r: "http.Request") -> None:
-        super().__init__(r.fields)
-        self._r = r
-
-    def __getitem__(self, name: str) -> str:
-        if name.lower() == "content-type" and self._r.content_type is not None:
-            return decode(self._r.content_type)
-        return super().__getitem__(name)
-
-    def __setitem__(self, name: str, value: str) -> None:
-        if name.lower() == "content-type":
-            self._r.content_type = encode(value)
-            return
-        self._remove(name)
-        self._r.fields.append(_field(name, value))
-
-    def __delitem__(self, name: str) -> None:
-        if not self._remove(name) and name.lower() != "content-type":
-            raise KeyError(name)
-        if name.lower() == "content-type":
-            self._r.content_type = None
-
-    def _remove(self, name: str) -> bool:
-        low = encode(name.lower())
-        kept = [field for field in self._r.fields if field[0].lower() != low]
-        found = len(kept) < len(self._r.fields)
-        self._r.fields = self._fields = kept
-        return found
+T = TypeVar("T")
 
 
 class Variables(MutableMapping[str, str | None]):
@@ -119,7 +54,7 @@ class Body:
 
     async def read(self) -> bytes:
         """All of it. It may be read again, and passed on to an upstream server afterwards."""
-        return await self._request._session.do(self._read())
+        return await self._request._do(self._read())
 
     async def _read(self) -> bytes:
         body = self._request._r.body
@@ -136,8 +71,7 @@ class Body:
         return json.loads(await self.read())
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        session = self._request._session
-        while piece := await session.do(self._piece()):
+        while piece := await self._request._do(self._piece()):
             yield piece
 
     async def _piece(self) -> bytes:
@@ -183,8 +117,16 @@ class Request:
     def __init__(self, r: "http.Request", known: "Known") -> None:
         self._r = r
         self._known = known
-        self._session: Session = None  # type: ignore[assignment]  # while a handler runs
+        self._session: Session | None = None  # while a handler runs
+        self._filter_failed = False
         self.ctx: dict[str, Any] = {}
+
+    async def _do(self, operation: Coroutine[Any, Any, T]) -> T:
+        """Have the request's own coroutine run `operation`."""
+        if self._session is None:
+            operation.close()
+            raise RuntimeError("the request's handler has ended")
+        return await self._session.do(operation)
 
     # -- what was asked --------------------------------------------------------------------------
 
@@ -247,6 +189,7 @@ class Request:
     def status(self, value: int) -> None:
         if self._r.header_sent:
             raise RuntimeError("the response's head has been made already")
+        _check_status(value)
         self._r.status = value
         self._r.status_line = None
 
@@ -263,17 +206,30 @@ class Request:
         body: "str | bytes | AsyncIterable[str | bytes]" = b"",
     ) -> None:
         """Answer. A body of text or bytes is sent at once, an async iterator's pieces as they come, as fast as the
-        client takes them. Content-Type is the location's default_type unless given. Raises RuntimeError when there is
-        an answer already."""
-        session = self._session
-        whole = encode(body) if isinstance(body, str | bytes) else None
-        await session.do(self._head(status, headers, whole))
-        if whole is not None:
+        client takes them. Content-Type is the location's default_type unless given; fields about the connection are
+        left out. Raises RuntimeError when there is an answer already, TypeError and ValueError for what cannot be sent.
+        """
+        if isinstance(body, str | bytes):
+            await self._do(self._head(status, headers, encode(body)))
             return
-        assert not isinstance(body, str | bytes)
+        if not isinstance(body, AsyncIterable):
+            raise TypeError(f"a body is text, bytes or an async iterator, not {type(body).__name__}")
+        await self._do(self._head(status, headers, None))
+        r = self._r
+        if r.header_only:  # nobody would see it, and it may be endless
+            await self._do(self._send(b"", True))
+            return
+        left = r.content_length
         async for piece in body:
-            await session.do(self._send(encode(piece), False))
-        await session.do(self._send(b"", True))
+            data = encode(piece)
+            if left is not None:
+                left -= len(data)
+                if left < 0:
+                    raise ValueError("the body is longer than its Content-Length")
+            await self._do(self._send(data, False))
+        if left:
+            raise ValueError(f"the body is {left} bytes shorter than its Content-Length")
+        await self._do(self._send(b"", True))
 
     async def _head(self, status: int, headers: Headers | None, whole: bytes | None) -> None:
         from headgate.worker.http.types import content_type
@@ -281,21 +237,19 @@ class Request:
         r = self._r
         if r.header_sent:
             raise RuntimeError("the request has been answered already")
-        if not 200 <= status <= 999:
-            raise ValueError(f"{status} is no status to answer with")
+        _check_status(status)
         r.clear_response()
         r.status = status
         r.content_type = content_type(r)
         r.content_length = len(whole) if whole is not None else None
-        for name, value in headers.items() if isinstance(headers, Mapping) else headers or ():
+        fields = self.response_headers
+        for name, value in pairs(headers or ()):
             low = name.lower()
-            if low == "content-type":
-                r.content_type = encode(value)
-            elif low == "content-length":
+            if low == "content-length":
                 if whole is None:
-                    r.content_length = int(value)
-            elif low not in ("connection", "transfer-encoding", "date", "server"):  # ours to say
-                r.fields.append(_field(name, value))
+                    r.content_length = _length(value)
+            elif low not in FRAMING and low not in ("date", "server"):
+                fields.add(name, value)
         r.send_head()
         if whole is not None:
             r.send(whole, last=True)
@@ -316,19 +270,20 @@ class Request:
             raise ValueError(f"{status} is no redirect")
         await self.respond(status, {"Location": decode(absolute(self._r, encode(location)))})
 
-    def internal_redirect(self, uri: str, args: str = "") -> InternalRedirect:
-        """`return r.internal_redirect("/other")` or `("@name")`: another location answers."""
+    def internal_redirect(self, uri: str, args: str | None = None) -> InternalRedirect:
+        """`return r.internal_redirect("/other?a=b")` or `("@name")`: another location answers. `uri` and `args` are as
+        those of `subrequest`."""
         from headgate.worker.http.special import to_named
 
         if uri.startswith("@"):
             return InternalRedirect(to_named(self._r, encode(uri)))
-        return InternalRedirect(phases.internal_redirect(self._r, encode(uri), encode(args)))
+        return InternalRedirect(phases.internal_redirect(self._r, *_target(uri, args)))
 
     async def subrequest(
         self,
         uri: str,
         *,
-        args: str = "",
+        args: str | None = None,
         method: str = "GET",
         headers: Headers | None = None,
         body: "str | bytes | None" = None,
@@ -337,22 +292,24 @@ class Request:
     ) -> Reply:
         """Ask another location. Several at once: `await asyncio.gather(r.subrequest("/a"), r.subrequest("/b"))`.
 
+        uri: a path, decoded as `r.uri` is; what follows a "?" in it are the arguments, unless they are given by `args`.
         in_memory: the answer's body is in the Reply (up to subrequest_output_buffer_size); otherwise it goes to the
         client, in the place where it was asked for: among the pieces that `respond` sends from an iterator.
         background: nobody waits for its end; the Reply is empty. headers, body: instead of this request's own.
-        Raises SubrequestError when subrequests go round in circles.
+        Raises SubrequestError when subrequests go round in circles, or one kept in memory asks for another.
         """
-        sent = None if headers is None else [_field(n, v) for n, v in _pairs(headers)]
+        target = _target(uri, args)
+        sent = None if headers is None else [field(n, v) for n, v in pairs(headers)]
         options: engine.Options = {"method": encode(method), "headers": sent, "keep_errors": True}
         if body is not None:
             options["body"] = encode(body)
         if background:
-            engine.subrequest(self._r, encode(uri), encode(args), background=True, method=encode(method), headers=sent,
-                              body=options.get("body"))  # fmt: skip
+            engine.subrequest(
+                self._r, *target, background=True, method=encode(method), headers=sent, body=options.get("body")
+            )
             return Reply(engine.Reply(0, [], b""))
-        if in_memory:
-            return Reply(await engine.fetch(self._r, encode(uri), encode(args), **options))
-        return Reply(await engine.include(self._r, encode(uri), encode(args), **options))
+        ask = engine.fetch if in_memory else engine.include
+        return Reply(await ask(self._r, *target, **options))
 
     def log(self, level: str, message: str) -> None:
         """A line in the error log, with the request's context. Levels: debug, info, notice, warn, error, crit."""
@@ -362,13 +319,17 @@ class Request:
         return f"<Request {self.method} {self.uri}>"
 
 
-def _pairs(headers: Headers) -> Iterable[tuple[str, str]]:
-    return headers.items() if isinstance(headers, Mapping) else headers
+def _check_status(status: int) -> None:
+    if not isinstance(status, int) or not 200 <= status <= 999:
+        raise ValueError(f"{status!r} is no status to answer with")
 
 
-def _field(name: str, value: str) -> "Header":
-    """A field that may be sent: a line break in it would be another field. Raises ValueError."""
-    field = encode(name), encode(value)
-    if not fields.sendable(field):
-        raise ValueError(f"{name!r}: {value!r} cannot be sent as a field")
-    return field
+def _length(value: str) -> int:
+    if not (value.isascii() and value.isdigit()):
+        raise ValueError(f"{value!r} is no Content-Length")
+    return int(value)
+
+
+def _target(uri: str, args: str | None) -> tuple[bytes, bytes]:
+    path, _, query = (uri, "", args) if args is not None else uri.partition("?")
+    return encode(path), encode(query)

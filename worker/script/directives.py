@@ -8,7 +8,6 @@ the others are asked in the middle of something and take plain functions.
 import contextlib
 import inspect
 import os
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,9 @@ from headgate.masterd.logfile import Level
 from headgate.worker.http import phases, special, validators
 from headgate.worker.http.filters import BodyFilter
 from headgate.worker.http.request import NO_RANGES, Replaced
-from headgate.worker.script.api import InternalRedirect, Request, encode
+from headgate.worker.script import imports, report
+from headgate.worker.script.api import InternalRedirect, Request
+from headgate.worker.script.fields import encode
 from headgate.worker.script.known import Known
 from headgate.worker.script.session import Session, for_user
 from headgate.worker.script.watch import Watch
@@ -68,23 +69,26 @@ class ScriptConf(Conf, level=Ctx.HTTP):
 
     def finish(self, scope: "Scope") -> None:
         self.modules = {}
+        folders = self.paths or [scope.config.prefix]
+        if self.imports:
+            imports.renew(folders)
         for each in self.imports:
             if each.name in self.modules:
                 raise each.call.error_at(f'a module named "{each.name}" has been imported already')
-            self.modules[each.name] = load(each.call, self._find(each))
+            self.modules[each.name] = load(each.call, _find(each, folders))
         if self.imports and self.blocking_limit:
             scope.config.http.starters.append(self._watch)
 
-    def _find(self, each: Import) -> str:
-        folders = self.paths or [each.call.scope.config.prefix]
-        for folder in folders:
-            path = os.path.join(folder, each.file)
-            if os.path.exists(path):
-                return path
-        raise each.call.error_at(f'"{each.file}" is not in {", ".join(folders)}')
-
     def _watch(self, worker: "HttpWorker") -> None:
         Watch(worker.loop, worker.log, self.blocking_limit).start()
+
+
+def _find(each: Import, folders: list[str]) -> str:
+    for folder in folders:
+        path = os.path.join(folder, each.file)
+        if os.path.exists(path):
+            return path
+    raise each.call.error_at(f'"{each.file}" is not in {", ".join(folders)}')
 
 
 class Function:
@@ -128,8 +132,17 @@ class Function:
         """Call a plain function. An exception is logged, and raised as Failed."""
         try:
             return self.fn(self.request(r), *arguments)
-        except Exception as error:
-            _log(r, self.name, error)
+        except (Exception, SystemExit) as error:
+            report.failed(r, self.name, error)
+            raise Failed from None
+
+    def data(self, r: "http.Request", *arguments: object) -> bytes:
+        """As `ask`, for a function that returns text or bytes, or None for nothing."""
+        out = self.ask(r, *arguments)
+        try:
+            return b"" if out is None else encode(out)
+        except TypeError as error:
+            report.failed(r, self.name, error)
             raise Failed from None
 
     async def run(self, r: "http.Request") -> Any:
@@ -137,11 +150,11 @@ class Function:
         script = self.request(r)
         outer, script._session = script._session, Session(r)
         try:
-            return await script._session.run(lambda: self.fn(script))
+            return await script._session.run(self.fn(script), lambda error: report.failed(r, self.name, error))
         except Exception as error:
             if not for_user(error):
                 raise
-            _log(r, self.name, error)
+            report.failed(r, self.name, error)
             raise Failed from None
         finally:
             script._session = outer
@@ -153,14 +166,6 @@ class Failed(Exception):
 
 def _not_bound(*_: object) -> Any:
     raise AssertionError("a function was used before the configuration was complete")
-
-
-def _log(r: "http.Request", name: str, error: Exception) -> None:
-    frames = traceback.extract_tb(error.__traceback__)
-    where = " < ".join(
-        f'{f.name} in "{f.filename}":{f.lineno}' for f in reversed(frames) if "/script/" not in f.filename
-    )
-    r.log(Level.ERROR, f'"{name}" failed: {type(error).__name__}: {error} at {where}')
 
 
 def _coroutine(call: Call) -> Function:
@@ -234,7 +239,7 @@ class Content:
             return special.respond(r, 200, encode(result), _type(r))
         if isinstance(result, int) and 200 <= result <= 599:
             return result if result >= 300 else special.respond(r, result, b"", None)
-        text = "gave no answer" if result is None else f"returned {result!r}, which is no answer"
+        text = "gave no answer (is an await missing?)" if result is None else f"returned {result!r}, which is no answer"
         r.log(Level.ERROR, f'"{self.function.name}" {text}')
         return 500
 
@@ -278,10 +283,11 @@ class Filter:
         self.body = body
 
     def __call__(self, r: "http.Request") -> None:
-        if self.head is not None:
+        if self.head is not None and not self.head.request(r)._filter_failed:
             try:
                 self.head.ask(r)
             except Failed:
+                self.head.request(r)._filter_failed = True  # the page that says so goes out as it is
                 raise Replaced(500) from None
         if self.body is not None and r.status != 304 and r.status >= 200:
             r.content_length = None
@@ -302,12 +308,11 @@ class PyBodyFilter(BodyFilter):
 
     def __call__(self, data: bytes, last: bool) -> None:
         try:
-            out = self.function.ask(self.request, data, last)
+            out = self.function.data(self.request, data, last)
         except Failed:  # the head has gone: the client must see that something is missing
             self.request.keepalive = False
             self.request.conn.abort()
             return
-        out = b"" if out is None else encode(out)
         if out or last:
             self.push(out, last)
 

@@ -46,9 +46,12 @@ class Session:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def run(self, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run `start()` in a task to its end and return what it returns; in the request's coroutine."""
-        task = self.loop.create_task(start())
+    async def run(self, coroutine: Coroutine[Any, Any, T], late: Callable[[BaseException], None]) -> T:
+        """Run user code in a task to its end and return what it returns; in the request's coroutine.
+
+        late: hears what it raises when the request has not waited for its end.
+        """
+        task = self.loop.create_task(_contained(coroutine))
         task.add_done_callback(self._wake)
         try:
             while True:
@@ -63,7 +66,10 @@ class Session:
             raise RuntimeError("the handler was cancelled") from None
         finally:
             self._over = True
-            task.cancel()
+            if task.cancel():
+                task.add_done_callback(lambda ended: _ended_late(ended, late))
+            elif not task.cancelled():
+                task.exception()  # it counts as retrieved, also where the request's end came first
             for operation, future in self._queue:
                 operation.close()
                 future.cancel()
@@ -84,6 +90,20 @@ class Session:
         else:
             if not future.cancelled():
                 future.set_result(result)
+
+
+async def _contained(coroutine: Coroutine[Any, Any, T]) -> T:
+    """sys.exit() in a library ends the handler, not the worker."""
+    try:
+        return await coroutine
+    except SystemExit as error:
+        raise RuntimeError("the handler has called for the end of the process") from error
+
+
+def _ended_late(task: "asyncio.Task[Any]", late: Callable[[BaseException], None]) -> None:
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        late(error)
 
 
 def for_user(error: Exception) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
 from headgate.masterd.logfile import Level
-from headgate.worker.http import phases
+from headgate.worker.http import output, phases
 from headgate.worker.http.body import RequestBody
 from headgate.worker.http.head import RequestHead
 from headgate.worker.http.request import Interrupted, Request
@@ -33,7 +33,7 @@ _NOT_INHERITED = frozenset(
 
 
 class SubrequestError(Exception):
-    """A subrequest cannot be started; why stands in the error log."""
+    """A subrequest cannot be started: why. The error log has said it too."""
 
 
 def subrequest(
@@ -112,15 +112,19 @@ def subrequest(
 
 def _check(r: Request, part: Part, uri: bytes) -> None:
     text = uri.decode("utf-8", "replace")
+    level = Level.ERROR
     if part.depth == MAX_DEPTH:
-        r.log(Level.ERROR, f'subrequests cycle while processing "{text}"')
+        problem = f'subrequests cycle while processing "{text}"'
     elif len(part.tree.parts) >= MAX_PARTS:
-        r.log(Level.CRIT, f'request reference counter overflow while processing "{text}"')
+        level, problem = Level.CRIT, f'request reference counter overflow while processing "{text}"'
     elif part.output is Output.MEMORY:
-        r.log(Level.ERROR, f'nested in-memory subrequest "{text}"')
-    elif not part.tree.cancelled:
+        problem = f'nested in-memory subrequest "{text}"'
+    elif part.tree.cancelled:
+        raise SubrequestError("the request is over")
+    else:
         return
-    raise SubrequestError(text)
+    r.log(level, problem)
+    raise SubrequestError(problem)
 
 
 def _head(r: Request) -> RequestHead:
@@ -235,6 +239,8 @@ def response_fields(sr: Request) -> "list[Header]":
         out.append((b"Content-Length", b"%d" % sr.content_length))
     if sr.location_field is not None:
         out.append((b"Location", sr.location_field))
+    if sr.last_modified is not None:
+        out.append((b"Last-Modified", output.http_date(sr.last_modified)))
     if sr.etag is not None:
         out.append((b"ETag", sr.etag))
     return out
