@@ -173,7 +173,7 @@ def _serve(setup: Setup, log: ErrorLog) -> int:
         return 1
     main = cycle.config.main
     if main.daemon:
-        _daemonize()
+        cycle.starter = _daemonize()
     cycle.commit(inherited)
     cycle.redirect_stderr()
     ErrorLog.console = False
@@ -186,12 +186,20 @@ def _serve(setup: Setup, log: ErrorLog) -> int:
     return Master(cycle).run() if main.master_process else process.run_single(cycle)
 
 
-def _daemonize() -> None:
+def _daemonize() -> int:
+    """Go on in the background; returns a pipe to the process in the foreground.
+
+    That one ends when the pid file is there, so that whoever started it finds the server, or with 1 when none starts.
+    """
+    started, starter = os.pipe()
     if os.fork():
-        os._exit(0)
+        os.close(starter)
+        os._exit(0 if os.read(started, 1) else 1)
+    os.close(started)
     os.setsid()
     os.umask(0)
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1):
         os.dup2(null, fd)
     os.close(null)
+    return starter

@@ -36,7 +36,7 @@ class Setup:
 class Cycle:
     """One configuration in force: `config`, the error `log` of its main level, its `listeners` and `zones`."""
 
-    __slots__ = ("config", "listeners", "log", "setup", "zones")
+    __slots__ = ("config", "listeners", "log", "setup", "starter", "zones")
 
     def __init__(self, setup: Setup, config: Config, log: ErrorLog) -> None:
         self.setup = setup
@@ -44,6 +44,7 @@ class Cycle:
         self.log = log
         self.listeners = Listeners()
         self.zones = Zones()
+        self.starter = -1  # `daemon on`: a pipe to the process that was started, which waits for the pid file
 
     @classmethod
     def read(cls, setup: Setup, log: ErrorLog) -> "Cycle":
@@ -141,6 +142,14 @@ class Cycle:
             pidfile.write(self.config.main.pid)
         except OSError as error:
             raise CycleError(failed(f'open() "{self.config.main.pid}"', error)) from None
+        self.leave_starter(b"1")
+
+    def leave_starter(self, word: bytes = b"") -> None:
+        """Tell the process that waits for the pid file `word`, and no more; without a word it goes on waiting."""
+        if self.starter >= 0:
+            os.write(self.starter, word)
+            os.close(self.starter)
+            self.starter = -1
 
     def end(self) -> None:
         """The server has ended: leave nothing behind."""

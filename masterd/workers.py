@@ -83,6 +83,7 @@ class Workers:
             if worker.pid == 0:
                 for other in (worker, *self.live.values()):
                     other.close_pipe()
+                self.cycle.leave_starter()
                 self.run(worker, theirs)
             self.cycle.zones.own(worker.slots, worker.pid)
             self.cycle.log.emit(Level.NOTICE, f"start worker process {worker.pid}")

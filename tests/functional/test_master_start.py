@@ -173,8 +173,7 @@ def test_daemon(headgate: Factory) -> None:
     done = server.run(*server.argv(globals=settings)[1:])
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     pid_file = server.prefix / "logs/nginx.pid"
-    until(lambda: pid_file.exists() and pid_file.read_text(), "the pid file")
-    pid = int(pid_file.read_text())
+    pid = int(pid_file.read_text())  # it is there as soon as the command has ended
     try:
         assert os.getsid(pid) == pid
         assert server.get("/").status == 200
@@ -182,6 +181,15 @@ def test_daemon(headgate: Factory) -> None:
     finally:
         assert server.run(*server.argv("-s", "quit", globals=settings)[1:]).returncode == 0
         until(lambda: not pid_file.exists(), "the end")
+
+
+def test_daemon_that_cannot_write_its_pid_file(headgate: Factory) -> None:
+    server = headgate(SITE, start=False)
+    server.ports.release()
+    (server.prefix / "logs/pid").mkdir()
+    done = server.run(*server.argv(globals="daemon on; pid logs/pid; error_log logs/error.log;")[1:])
+    assert done.returncode == 1
+    assert "Is a directory" in server.tail()
 
 
 def test_standard_error_goes_to_the_error_log(headgate: Factory) -> None:
