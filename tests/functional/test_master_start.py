@@ -214,7 +214,7 @@ def test_reuseport_gives_each_worker_a_socket(headgate: Factory) -> None:
     site = SITE.replace("%%PORT_0%%", "%%PORT_0%% reuseport")
     server = headgate("worker_processes 2;" + site)
     assert len(_sockets(server.pid)) == 2
-    assert [len(_sockets(worker)) for worker in server.workers()] == [1, 1]
+    until(lambda: [len(_sockets(worker)) for worker in server.workers()] == [1, 1], "each worker has its own alone")
     first = _sockets(server.pid)
     server.reload("worker_processes 3;" + site)
     assert first < _sockets(server.pid)

@@ -29,7 +29,8 @@ def log(tmp_path: Path) -> Iterator[ErrorLog]:
 
 
 def cycle(log: ErrorLog, count: int = 1) -> Any:
-    return SimpleNamespace(log=log, zones=Zones(), config=SimpleNamespace(main=SimpleNamespace(worker_processes=count)))
+    config = SimpleNamespace(main=SimpleNamespace(worker_processes=count))
+    return SimpleNamespace(log=log, zones=Zones(), config=config, leave_starter=lambda: None)
 
 
 # A pipe's signal would end the process. It is blocked before there is any thread that could get it: faulthandler
