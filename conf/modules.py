@@ -42,6 +42,7 @@ MODULES = [
     "headgate.worker.upstream.balancer.queue",
     "headgate.worker.upstream.balancer.outliers",
     "headgate.worker.upstream.retries",
+    "headgate.worker.upstream.status",
     "headgate.worker.upstream.variables",
     "headgate.worker.proxy.http",
     "headgate.worker.proxy.variables",

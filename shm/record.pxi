@@ -58,7 +58,8 @@ cdef struct Group:
     uint64_t ticket         # the last one that a queued request has drawn
     uint64_t prober         # who checks its peers' health: slot and 1 16 | when that was last renewed 48; 0: nobody
     int64_t swept           # when outliers were last looked for
-    uint64_t[2] spare
+    uint64_t overflows      # retries that the budget did not allow
+    uint64_t[1] spare
 
 cdef struct Hot:
     # 64 bytes, one for each peer.

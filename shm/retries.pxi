@@ -36,6 +36,10 @@ cdef class Retries:
                 sum += load(self.word(slot))
         return sum
 
+    def overflows(self) -> int:
+        """How many retries there was no room for, ever."""
+        return load(&self.peers.group.overflows)
+
     def begin(self, bint held=False) -> bool:
         """Counts a request in that is to be tried again; False when there are as many as may be.
 
@@ -50,6 +54,8 @@ cdef class Retries:
             more = self.retries() < max(self.least, active * self.percent // 100)
             if more:
                 add(self.word(self.peers.slot), 1)
+            else:
+                add(&self.peers.group.overflows, 1)
         finally:
             self.peers.unlock(locked)
         return more

@@ -69,6 +69,16 @@ class Queue:
         self._free_looks = 0  # how often in a row a peer stood free while others had the turn
         self._passed = 0  # the last ticket that was not waited for any more
 
+    @property
+    def size(self) -> int:
+        """How many requests wait, in all workers."""
+        return self._tickets.waiting()
+
+    @property
+    def limit(self) -> int:
+        """How many may."""
+        return self._conf.limit
+
     async def turn(self, u: "Upstream") -> None:
         """Take a peer for the next try, at once or when one is free; none is taken when the wait was in vain."""
         tries = u.balancer
@@ -76,7 +86,7 @@ class Queue:
         # nobody overtakes those that wait
         if not self._tickets.oldest(self._passed) and tries.take(u.tried):
             return
-        if not u.group.peers.waitable(u.tried) or self._tickets.waiting() >= self._conf.limit:
+        if not u.group.peers.waitable(u.tried) or self.size >= self.limit:
             return
         waiter = _Waiter(u, tries, self._tickets.draw())
         self._waiters.append(waiter)
