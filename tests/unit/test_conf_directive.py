@@ -190,5 +190,14 @@ def test_no_name_is_declared_twice_for_one_context() -> None:
 def test_every_directive_is_nginx_s_or_our_own() -> None:
     theirs = set((ROOT / "conf/nginx_directives.txt").read_text().split())
     ours = set(registry().commands) - theirs
-    own = {"health_check", "match", "outlier_ejection", "peak_ewma", "queue", "retry_budget", "worker_idle_grace"}
+    own = {
+        "health_check",
+        "match",
+        "outlier_ejection",
+        "peak_ewma",
+        "queue",
+        "retry_budget",
+        "upstream_status",
+        "worker_idle_grace",
+    }
     assert {name for name in ours if not name.startswith("py_")} == own
