@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends import Backend
+from tests.backends import Backend, refused_port
 from tests.client import TruncatedError
 from tests.harness import Server
 
 Factory = Callable[..., Server]
 DOC = (Path(__file__).parents[2] / "docs/upstream-protocols.md").read_text()
-FINGER, REDIS = re.findall(r"```python\n(.*?)```", DOC, re.S)
+FINGER, HERE, REDIS = re.findall(r"```python\n(.*?)```", DOC, re.S)
 (CONF,) = re.findall(r"```nginx\n(.*?)```", DOC, re.S)
 
 
@@ -100,6 +100,32 @@ def test_the_complete_example(headgate: Factory, backend: Callable[..., Backend]
     lines = running.matching("upstream prematurely closed connection while reading response header from upstream")
     assert len(lines) == 2
     running.allow("prematurely closed")
+
+
+def test_a_request_may_name_its_servers(headgate: Factory, backend: Callable[..., Backend]) -> None:
+    """The lines of the documentation, with addresses that are here: the first one refuses."""
+    imports, call = HERE.rsplit("\n\n", 1)
+    peer, other = backend(connection=finger), backend(connection=finger)
+    with refused_port() as dead:
+        for old, new in {
+            'numeric("10.0.0.7", 79)': f'numeric("127.0.0.1", {dead})',
+            'numeric("::1", 79)': f'numeric("127.0.0.1", {peer.port})',
+        }.items():
+            assert old in call
+            call = call.replace(old, new)
+        protocol = FINGER.replace("from headgate.conf", f"{imports}\nfrom headgate.conf", 1)
+        protocol = protocol.replace(
+            "    def create_request(self, u):\n", f"    def create_request(self, u):\n        {call}"
+        )
+        conf = CONF.replace("10.0.0.1", other.address).replace("server 10.0.0.2;", "")
+        conf = conf.replace("8080;", "127.0.0.1:%%PORT_0%%; add_header X-Addr $upstream_addr;")
+        running = headgate(conf, files={"modules/finger.py": protocol})
+        running.allow("Connection refused")
+        for _ in range(3):
+            reply = running.get("/people/ada")
+            assert reply.status == 200 and reply.text.startswith("Login: ada\n")
+            assert reply.header("x-addr") == f"127.0.0.1:{dead}, {peer.address}"
+    assert (peer.connections, other.connections) == (3, 0)
 
 
 def test_the_shared_directives_come_with_it(headgate: Factory, backend: Callable[..., Backend]) -> None:

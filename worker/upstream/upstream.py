@@ -267,6 +267,11 @@ class Upstream:
 
     # helpers of the steps
 
+    def use(self, group: "Group") -> None:
+        """Ask the servers of `group` instead: a protocol's `create_request` may have found out where to go."""
+        self.group = group
+        self.balancer = group.balancer
+
     def note_attempt(self, attempt: Attempt) -> None:
         """Add to what the $upstream_* variables list."""
         states: list[Any] | None = self.request.upstream_states
