@@ -408,6 +408,7 @@ def test_websockets_both_ways(headgate: Factory, free_port: int, tmp_path: Path,
                 max_size=None,
                 compression=None,
                 ping_interval=None,
+                close_timeout=60,
                 proxy=None,
                 open_timeout=60,
             ) as ws:
@@ -415,7 +416,14 @@ def test_websockets_both_ways(headgate: Factory, free_port: int, tmp_path: Path,
                 return await talk(ws, f"up {number}", f"down {number}")
 
         async with serve(
-            handle, "127.0.0.1", free_port, ssl=theirs, max_size=None, compression=None, ping_interval=None
+            handle,
+            "127.0.0.1",
+            free_port,
+            ssl=theirs,
+            max_size=None,
+            compression=None,
+            ping_interval=None,
+            close_timeout=60,
         ):
             good += await asyncio.gather(*(client(n) for n in range(connections)))
             while len(good) < 2 * connections:
