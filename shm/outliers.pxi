@@ -133,6 +133,7 @@ cdef class Outliers:
         back = []
         if not self.peers.lock():
             return back
+        step(armed)
         for i in range(self.peers.count):
             cold = self.peers.cold(i)
             if cold.ejected_until == 0:
@@ -141,6 +142,7 @@ cdef class Outliers:
             elif cold.ejected_until <= now:
                 store(&cold.consecutive, 0)
                 cold.ejected_until = 0
+                step(armed)
                 self.peers.back(i, now)
                 back.append(i)
         self.apply()
@@ -154,6 +156,7 @@ cdef class Outliers:
         done = []
         if not found or not self.current() or not self.peers.lock():
             return done
+        step(armed)
         for i in range(self.peers.count):
             if load32(&self.peers.hot[i].flags) & DOWN == 0:
                 total += 1
@@ -168,6 +171,7 @@ cdef class Outliers:
             cold.ejections += 1
             cold.ejected += 1
             store(&cold.consecutive, 0)
+            step(armed)
             cold.ejected_until = now + max(1, min(self.base_time * <int64_t> cold.ejections, self.max_time))
             done.append(i)
         self.apply()
@@ -186,6 +190,7 @@ cdef class Outliers:
                 available += flags & AWAY & ~<uint32_t> EJECTED == 0 and peers.cold(i).ejected_until == 0
         ignored = available * 100 < self.panic * total
         for i in range(peers.count):
+            step(armed)
             if peers.cold(i).ejected_until and not ignored:
                 set_bits(&peers.hot[i].flags, EJECTED)
             else:

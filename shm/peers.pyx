@@ -34,6 +34,18 @@ def now_ms() -> int:
     return clock_ms()
 
 
+cdef Trap trap
+cdef Trap *armed = NULL
+
+
+def arm(int n, int signal) -> None:
+    """For tests: this process gets `signal` at the n-th step (from 0) of what it does about health, outliers, retries."""
+    global armed
+    trap.left = n
+    trap.signal = signal
+    armed = &trap
+
+
 include "timing.pxi"
 include "health.pxi"
 include "table.pxi"

@@ -55,6 +55,7 @@ cdef class Health:
         hot, cold = peers.hot[i], peers.cold(i)
         if not peers.lock():
             return 0
+        step(armed)
         for k in range(CHECKS):
             if cold.checks[k].id == check:
                 of = &cold.checks[k]
@@ -62,6 +63,7 @@ cdef class Health:
             of.checked = now
             of.passes = of.passes + 1 if passed else 0
             of.fails = 0 if passed else of.fails + 1
+            step(armed)
             if passed and of.state == PENDING or of.state == DOWN_STATE and passed and of.passes >= passes:
                 of.state = UP
                 change = 1
@@ -71,7 +73,9 @@ cdef class Health:
                 of.state = DOWN_STATE
                 change = -1
             before = load32(&hot.flags) & UNHEALTHY
+            step(armed)
             show_health(hot, cold)
+            step(armed)
             if before and not load32(&hot.flags) & UNHEALTHY:
                 peers.back(i, now)
         peers.unlock(True)

@@ -50,12 +50,14 @@ cdef class Retries:
         self.peers.check_bound()
         locked = self.peers.lock()
         try:
+            step(armed)
             active = self.active() + (not held)
             more = self.retries() < max(self.least, active * self.percent // 100)
             if more:
                 add(self.word(self.peers.slot), 1)
             else:
                 add(&self.peers.group.overflows, 1)
+            step(armed)
         finally:
             self.peers.unlock(locked)
         return more
