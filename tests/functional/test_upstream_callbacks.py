@@ -64,6 +64,7 @@ class Recording(Protocol):
 
     def finalize_request(self, u, status):
         note(f"finalize {status}")
+        u.finalize(status)  # the end is the end: a second one is nothing
 
 
 class RecordingConf(PassConf, level=Ctx.LOCATION, prefix="recording"):
