@@ -27,7 +27,7 @@ def example(name: str, backends: dict[int, Backend] | None = None) -> dict[str, 
 
 
 def without_g(server: Server) -> list[str]:
-    """The command line without the harness's `-g`: the examples have their own pid and error_log."""
+    """The command line without the harness's `-g`: the examples have their own error_log."""
     return ["-t", "-p", f"{server.prefix}/", "-c", "nginx.conf", "-e", "error.log"]
 
 
@@ -55,9 +55,9 @@ def test_the_first_configuration_of_the_readme(headgate: Factory, backend: Calla
 
 
 def run(factory: Factory, name: str, backends: dict[int, Backend]) -> Server:
-    """The example, running; its pid and error_log lines give way to the harness's."""
+    """The example, running; its error_log gives way to the harness's."""
     arguments = example(name, backends)
-    text = re.sub(r"^(pid|error_log) .*$", "", str(arguments.pop("conf")), flags=re.M)
+    text = re.sub(r"^error_log .*$", "", str(arguments.pop("conf")), flags=re.M)
     return factory(text, **arguments)
 
 

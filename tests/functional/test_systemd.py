@@ -51,6 +51,17 @@ def commands(key: str) -> list[list[str]]:
     return [shlex.split(line) for line in re.findall(rf"^{key}=(.*)$", UNIT.read_text(), re.M)]
 
 
+def installed(command: list[str], server: Server) -> list[str]:
+    """A command line of the unit, with `server`'s places for those of an installation."""
+    replaced = {
+        "/opt/headgate/bin/headgate": HEADGATE,
+        "/var/lib/headgate": str(server.prefix),
+        "/etc/headgate/nginx.conf": str(server.prefix / "nginx.conf"),
+        "/var/log/headgate/error.log": str(server.prefix / "logs/error.log"),
+    }
+    return [replaced.get(word, word).replace("/run/headgate", str(server.prefix)) for word in command]
+
+
 @needs_systemd
 def test_exposure_is_at_most_2_5() -> None:
     done = subprocess.run(
@@ -76,13 +87,7 @@ def test_unit_checks_the_configuration_before_a_reload(headgate: Callable[..., S
     assert hup == ["/bin/kill", "-HUP", "$MAINPID"]
     assert [word for word in check if word not in ("-t", "-q")] == start
     server = headgate(CONF, start=False)
-    replaced = {
-        "/opt/headgate/bin/headgate": HEADGATE,
-        "/var/lib/headgate": str(server.prefix),
-        "/etc/headgate/nginx.conf": str(server.prefix / "nginx.conf"),
-        "/var/log/headgate/error.log": str(server.prefix / "logs/error.log"),
-    }
-    argv = [replaced.get(word, word).replace("/run/headgate", str(server.prefix)) for word in check]
+    argv = installed(check, server)
     server.ports.release()
     done = subprocess.run(argv, capture_output=True, text=True, timeout=15)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -91,6 +96,14 @@ def test_unit_checks_the_configuration_before_a_reload(headgate: Callable[..., S
     assert done.returncode == 1
     assert 'unknown directive "nonsense"' in done.stderr
     server.allow("nonsense")
+
+
+@pytest.mark.parametrize("example", sorted(UNIT.parents[1].glob("examples/*.conf")), ids=lambda path: path.name)
+def test_the_examples_fit_the_unit(headgate: Callable[..., Server], example: Path) -> None:
+    server = headgate(example.read_text(), start=False, defaults=False)
+    server.write("mime.types", (example.parent / "mime.types").read_text())
+    done = subprocess.run(installed(commands("ExecReload")[0], server), capture_output=True, text=True, timeout=15)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_systemd_is_told_of_start_reload_and_stop(headgate: Callable[..., Server], notify_socket: NotifySocket) -> None:
