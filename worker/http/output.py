@@ -111,7 +111,9 @@ def make_head(r: "Request") -> None:
     if r.method == b"HEAD" or status == 204 or status == 304 or status < 200:
         r.header_only = True
         if status == 204:
-            r.content_type = r.content_length = None
+            r.content_length = None  # RFC 9110 section 8.6; nginx passes on an upstream server's
+            if r.upstream is None:
+                r.content_type = None
     if r.version < 10:  # HTTP/0.9 has no head
         r.keepalive = False
         r.out = b""
