@@ -39,7 +39,7 @@ cdef Trap *armed = NULL
 
 
 def arm(int n, int signal) -> None:
-    """For tests: this process gets `signal` at the n-th step (from 0) of what it does about health, outliers, retries."""
+    """For tests: `signal` to this process itself at the n-th step (from 0) about health, outliers, retries or queues."""
     global armed
     trap.left = n
     trap.signal = signal

@@ -34,7 +34,7 @@ from headgate.shm.peers import (
 from headgate.shm.sessions import Sessions
 from headgate.shm.zone import GroupSpec, PeerSpec, Zone
 
-from tests.shm import Worker, conns, held
+from tests.shm import Worker, conns, held, together
 
 T = 1_000_000
 KILLS = 10_000 if os.environ.get("HEADGATE_TEST_FULL") else 250
@@ -153,7 +153,7 @@ def test_kill_points_at_random_leave_exact_counts_and_a_lock_that_is_free_at_onc
         operation, n = chance.choice(operations), chance.randrange(10)
 
         def work(peers: Peers, operation: Trapped = operation, n: int = n) -> list[int]:
-            queue.publish(queue.draw(), 1)
+            assert queue.enter(1)
             peers.begin(0, T)
             for i in (0, 1, 3):
                 assert peers.take(i, None, T)
@@ -179,7 +179,17 @@ def test_kill_points_at_random_leave_exact_counts_and_a_lock_that_is_free_at_onc
     assert percentile < 0.02, "the machine may be late for one or two, not for all"
 
 
-# Health, outliers, retries
+# Health, outliers, retries, queues
+
+
+def test_no_more_requests_wait_than_may_whoever_asks_at_once() -> None:
+    zone = ramping_zone()
+    queue = Queue(zone.peers("u"))
+    results = together(zone, 4, lambda peers: [queue.enter(150) for _ in range(100)])
+    tickets = [ticket for each in results for ticket in each if ticket]
+    assert sorted(tickets) == list(range(1, 151))
+    assert queue.waiting() == 150
+
 
 CHECK = 7
 DONE: dict[str, tuple[Callable[[Peers], object], Callable[[Peers], object]]] = {
@@ -199,6 +209,7 @@ DONE: dict[str, tuple[Callable[[Peers], object], Callable[[Peers], object]]] = {
         lambda peers: Outliers(peers, base_time=1).sweep(T + 100_000),
         lambda peers: not peers.snapshot()[3].ejected and peers.eligible(3, None, T + 100_000),
     ),
+    "a wait": (lambda peers: Queue(peers).enter(1), lambda peers: Queue(peers).waiting() == 1),
     "a retry": (lambda peers: Retries(peers, 0, 2).begin(), lambda peers: Retries(peers).retries() == 1),
 }
 
@@ -234,7 +245,7 @@ def test_a_worker_killed_while_it_judges_leaves_what_another_one_can_finish(name
         ended = worker.wait()
         worker.close()
         zone.release_slot(worker.slot)
-        assert Retries(peers).retries() == 0
+        assert (Retries(peers).retries(), Queue(peers).waiting()) == (0, 0)
         assert conns(zone) == [0] * 4 and held(zone) == 0
         i = peers.pick(None, T)
         assert i >= 0

@@ -213,8 +213,9 @@ def test_the_oldest_ticket_of_all_workers_is_known_to_all() -> None:
     first, second = zone.peers("u").slot, zone.claim_slot(2)
     queue = Queue(zone.peers("u"))
     assert (queue.oldest(), queue.waiting()) == (0, 0)
-    one, two, three = (queue.draw() for _ in range(3))
-    assert one < two < three
+    one, two, three = (queue.enter(3) for _ in range(3))
+    assert 0 < one < two < three
+    assert (queue.oldest(), queue.waiting(), queue.enter(3)) == (one, 3, 0)
     queue.publish(two, 1)
     zone.bind(second)
     queue.publish(one, 2)

@@ -86,11 +86,11 @@ class Queue:
         # nobody overtakes those that wait
         if not self._tickets.oldest(self._passed) and tries.take(u.tried):
             return
-        if not u.group.peers.waitable(u.tried) or self.size >= self.limit:
+        ticket = self._tickets.enter(self.limit) if u.group.peers.waitable(u.tried) else 0
+        if not ticket:
             return
-        waiter = _Waiter(u, tries, self._tickets.draw())
+        waiter = _Waiter(u, tries, ticket)
         self._waiters.append(waiter)
-        self._publish()
         self._worker.timers.set(waiter, self._conf.timeout)
         self._look_later()
         u.request.action = "waiting for upstream"
