@@ -130,6 +130,9 @@ class RequestBody:
         if self._gone():
             return True
         self.passing = True
+        return self._take_all()
+
+    def _take_all(self) -> bool:
         data = self.take()
         while data:
             self.chunks.append(data)
@@ -170,7 +173,7 @@ class RequestBody:
         core = r.location.core
         if length > core.client_body_buffer_size + READ_AHEAD or r.location.get(BodyConf).in_file_only != "off":
             return False
-        return self.at_hand()
+        return self._take_all()
 
     async def read(self) -> None:
         """Read it whole. Raises BadRequest (500 when it cannot be stored) and Interrupted."""
