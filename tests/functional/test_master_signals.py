@@ -97,6 +97,19 @@ def test_quit_closes_idle_connections_at_once(headgate: Factory) -> None:
     assert server.wait() == 0
 
 
+def test_quit_leaves_idle_connections_their_keepalive_min_timeout(headgate: Factory) -> None:
+    server = headgate(SITE.replace("server {", "keepalive_min_timeout 1s; server {", 1))
+    one, two = server.client(), server.client()
+    for client in (one, two):
+        assert client.request("GET", "/", {"Host": "a"}).status == 200
+    server.send_signal(signal.SIGQUIT)
+    server.expect_log("gracefully shutting down")
+    reply = one.request("GET", "/", {"Host": "a"})
+    assert (reply.status, reply.header("connection")) == (200, "close")
+    assert one.closed() and two.closed()
+    assert server.wait() == 0
+
+
 def test_terminate_cuts_what_is_in_flight(headgate: Factory) -> None:
     server = headgate(SITE)
     client = half_a_request(server)

@@ -25,6 +25,7 @@ def leftover(conn: "Connection", r: "Request") -> None:
     core = r.location.core
     conn.linger_until = conn.worker.loop.time() + core.lingering_time
     conn.state = DISCARDING if r.keepalive else LINGERING
+    conn.served = r.location
     if conn.state is LINGERING and core.lingering_close == "off":
         close(conn, r)
         return

@@ -41,7 +41,7 @@ async def run(r: Request, status: int | None = None) -> None:
     except Interrupted as stop:
         r.status = r.status if r.header_sent else stop.status
         r.keepalive = False
-        r.conn.abort()
+        r.conn.abort(late=stop.status == 408)
     if r.part is not None and r.conn.lost:
         await r.part.abandon()
     if r.location.post_action is not None:

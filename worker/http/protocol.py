@@ -21,7 +21,7 @@ from headgate.worker.http.request import BODY, DRAIN, Interrupted, Request
 from headgate.worker.timers import Timed
 
 if TYPE_CHECKING:
-    from headgate.worker.http.conf import Server
+    from headgate.worker.http.conf import Location, Server
     from headgate.worker.http.listen import Listen
     from headgate.worker.http.server import HttpWorker
 
@@ -37,8 +37,8 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
 
     __slots__ = (
         "_in_next", "_local", "_remote", "_remote_text", "began", "eof", "linger_until", "listen", "lost", "made",
-        "number", "paused", "peer", "piped", "reader", "reading", "request", "requests", "sent", "server", "state",
-        "tls", "transport", "worker",
+        "number", "paused", "peer", "piped", "reader", "reading", "request", "requests", "sent", "served", "server",
+        "state", "tls", "transport", "worker",
     )  # fmt: skip
 
     def __init__(self, worker: "HttpWorker", listen: "Listen") -> None:
@@ -52,6 +52,7 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
         self.request: Request | None = None
         self.requests = 0
         self.number = next(_numbers)
+        self.served: Location | None = None  # the location of the request that has left it idle
         self.sent = 0  # bytes written so far
         self.state = HEAD
         self.began = 0.0  # loop time of the first byte of the request being read
@@ -141,13 +142,13 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
             if self.paused:
                 request.log(Level.INFO, "client timed out (110: Connection timed out)")
                 request.interrupt(Interrupted(408))
-                self.abort()
+                self.abort(late=True)
             elif request.waiting & BODY:
                 request.log(Level.INFO, "client timed out (110: Connection timed out)")
                 request.interrupt(Interrupted(408))
             return
         if self.state == SENDING and self.transport.get_write_buffer_size():
-            self.abort()
+            self.abort(late=True)
         elif self.state == HEAD and self.reader.data:
             self._unread(BadRequest(408, "client timed out (110: Connection timed out)"))
         else:
@@ -275,7 +276,7 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
         r.log(Level.INFO, error.reason)
         if error.status == 408:
             r.status = 408
-            self.abort()
+            self.abort(late=True)
             r.finish()
         else:
             r.start(phases.run(r, error.status))
@@ -301,6 +302,7 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
         if not self.reading:
             self.resume_reading()
         self.state = IDLE
+        self.served = r.location
         worker.timers.set(self, r.location.keepalive_timeout)
         if reader.data and not self._in_next:
             worker.loop.call_soon(self.next)
@@ -322,12 +324,13 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
             self.sent += len(data)
             self.transport.write(data)
 
-    def abort(self) -> None:
-        """Cut the connection: what is not yet sent is lost, and the client sees it."""
+    def abort(self, late: bool = False) -> None:
+        """Cut the connection: what is not yet sent is lost, and the client sees it. `late`: it was not in time."""
         if not self.lost and self.transport is not None:
             r = self.request
-            if r is not None and r.header_sent and r.content_length is None and not r.chunked:
-                # this body ends where the connection does: only a reset tells that it is not whole
+            # where a body ends with the connection, only a reset tells that it is not whole
+            cut = r is not None and r.header_sent and r.content_length is None and not r.chunked
+            if cut or (late and self.core().reset_timedout_connection):
                 sock = self.transport.get_extra_info("socket")
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             if self._local is None:
@@ -357,8 +360,17 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
 
     def close_idle(self) -> None:
         """Close the connection if no request is on it."""
-        if self.request is None and not self.reader.data:
-            self.transport.close()
+        if self.request is not None or self.reader.data:
+            return
+        location = self.served
+        if location is not None and self.state is IDLE and location.core.keepalive_min_timeout:
+            timers = self.worker.timers
+            idle = timers.refresh() - (self.deadline - location.keepalive_timeout)
+            left = location.core.keepalive_min_timeout - idle
+            if left > 0:
+                timers.set(self, left)
+                return
+        self.transport.close()
 
     def core(self) -> Any:
         return (self.request.location if self.request is not None else self.server.location).core

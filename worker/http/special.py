@@ -82,7 +82,7 @@ def answer(r: "Request", status: int) -> int:
     if status in _SILENT:
         r.status = status
         r.keepalive = False
-        r.conn.abort()
+        r.conn.abort(late=True)
         return phases.DONE
     if r.header_sent:  # too late for a page: the client must see that something is missing
         r.keepalive = False
