@@ -56,6 +56,48 @@ async def fan_out(r):
     return special.respond(r, 200, b"".join(reply.body for reply in replies), b"text/plain")
 """
 
+# the same by a user's Python: each waits for, streams or leaves subrequests, or the body
+HANDLERS = """
+import asyncio
+
+
+async def fan(r):
+    replies = await asyncio.gather(*(r.subrequest(f"/b/{n}") for n in range(3)))
+    return b"".join(reply.body for reply in replies)
+
+
+async def race(r):
+    asked = [asyncio.create_task(r.subrequest(f"/b/{n}")) for n in range(3)]
+    done, pending = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+    for each in pending:
+        each.cancel()
+    return done.pop().result().body
+
+
+async def page(r):
+    async def pieces():
+        yield "<"
+        await r.subrequest("/b/1", in_memory=False)
+        await asyncio.gather(r.subrequest("/b/2", in_memory=False), r.subrequest("/b/3", in_memory=False))
+        yield "x" * 90_000
+
+    await r.respond(200, None, pieces())
+
+
+async def echo(r):
+    await r.respond(200, None, (piece async for piece in r.body))
+
+
+async def ask(r):
+    await r.body.read()
+    await r.subrequest("/b/side", background=True)
+    r.ctx["user"] = (await r.subrequest("/b/user")).status
+
+
+async def asked(r):
+    return str(r.ctx["user"])
+"""
+
 CONF = """
     py_module api.py;
     events { worker_connections 8192; }
@@ -68,6 +110,8 @@ CONF = """
         proxy_read_timeout 300ms;
         proxy_send_timeout 300ms;
         proxy_buffers 4 4k;
+        py_import handlers.py as h;
+        py_blocking_limit 0;
         upstream u { SERVERS keepalive 8; keepalive_requests 50; }
         server {
             listen 127.0.0.1:%%PORT_0%%;
@@ -87,6 +131,11 @@ CONF = """
             location /after/file { alias %%DIR%%/html/sub.html; post_action /b/z; }
             location /fan { fan_out plain; }
             location /task { fan_out task; }
+            location /py/fan { py_content h.fan; }
+            location /py/race { py_content h.race; }
+            location /py/page { py_content h.page; }
+            location /py/echo { py_content h.echo; }
+            location /py/asked { py_access h.ask; py_content h.asked; }
         }
         server {
             listen 127.0.0.1:%%PORT_1%%;
@@ -102,6 +151,7 @@ def include(uri: str, more: str = "") -> str:
 
 FILES = {
     "api.py": MODULE,
+    "handlers.py": HANDLERS,
     "html/four.html": "a" + "".join(f"{include(f'/b/{n}')}{n}" for n in range(4)) + "z",
     "html/wait.html": include("/b/1", 'wait="yes"')
     + include("/b/2", 'set="x"')
@@ -115,7 +165,7 @@ FILES = {
 TARGETS = (
     "/page/four.html", "/page/wait.html", "/page/deep.html", "/page/stub.html", "/proxied/four.html",
     "/proxied/wait.html", "/around/x", "/auth/x", "/mirror/x", "/slice/large", "/after/x", "/after/file", "/fan",
-    "/task",
+    "/task", "/py/fan", "/py/race", "/py/page", "/py/echo", "/py/asked",
 )  # fmt: skip
 
 

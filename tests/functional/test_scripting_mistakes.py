@@ -59,8 +59,19 @@ async def ignores_the_end(r):
     try:
         await asyncio.sleep(60)
     except asyncio.CancelledError:
-        pass
+        r.log("notice", "still there")
     await r.respond(200, None, "nobody")
+    r.log("notice", "never cancelled")
+async def leaves_tasks(r):
+    async def later():
+        try:
+            while True:
+                await r.subrequest("/ok")
+        finally:
+            r.log("notice", "still there")
+    r.ctx["task"] = asyncio.create_task(later())
+    r.log("notice", "waiting")
+    await asyncio.sleep(60)
 async def longer(r): await r.respond(200, {"Content-Length": "3"}, pieces())
 async def shorter(r): await r.respond(200, {"Content-Length": "30"}, pieces())
 async def pieces():
@@ -184,14 +195,16 @@ def test_what_the_handler_left_behind(server: Server) -> None:
     server.expect_log("too late: the request is over")
 
 
-def test_a_handler_that_ignores_its_end(server: Server) -> None:
+@pytest.mark.parametrize("name", ["ignores_the_end", "leaves_tasks"])
+def test_a_handler_that_ignores_its_end(server: Server, name: str) -> None:
+    """The client has left: whoever asks for something more is cancelled, without a word."""
     client = Client(server.port())
-    client.send(b"GET /ignores_the_end HTTP/1.1\r\nHost: x\r\n\r\n")
+    client.send(f"GET /{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     server.expect_log("waiting")
     client.close()
-    server.expect_log(
-        r'"h\.ignores_the_end" failed: RuntimeError: the request\'s handler has ended at ignores_the_end in'
-    )
+    server.expect_log("still there")
+    assert server.get("/ok").body == b"ok"
+    assert not server.matching("never cancelled|failed|never retrieved")
 
 
 def test_memory_inside_memory(server: Server) -> None:

@@ -24,6 +24,7 @@ CONF = """
             }
             location /nothing/ { alias %%DIR%%/html/; sub_filter foo ""; sub_filter_once off; }
             location /longer/ { alias %%DIR%%/html/; sub_filter foo "$uri$uri$uri"; sub_filter_once off; }
+            location /end/ { alias %%DIR%%/html/; sub_filter "foo.x" 1; sub_filter "foo." 2; sub_filter . 3; }
             location /css/ { alias %%DIR%%/html/; sub_filter foo bar; sub_filter_types text/css; }
             location /any/ { alias %%DIR%%/html/; sub_filter foo bar; sub_filter_types *; }
             location /modified/ { alias %%DIR%%/html/; sub_filter foo bar; sub_filter_last_modified on; }
@@ -60,6 +61,13 @@ def start(factory: Factory, where: str = "127.0.0.1:1") -> Server:
 def test_what_is_replaced(either: Factory) -> None:
     server = start(either)
     assert {uri: server.get(uri).text for uri in WANTED} == WANTED
+
+
+def test_a_text_at_the_very_end(either: Factory) -> None:
+    """Where a longer one may begin too, nginx takes neither."""
+    server = start(either)
+    wanted = TEXT if server.is_nginx else TEXT.replace("foO.", "2")
+    assert server.get("/end/a.html").text == wanted
 
 
 def test_the_head(either: Factory) -> None:

@@ -4,6 +4,7 @@ What waits (`body`, `subrequest`, `respond`) may be awaited in the handler's own
 long as the handler runs.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -118,15 +119,23 @@ class Request:
         self._r = r
         self._known = known
         self._session: Session | None = None  # while a handler runs
+        self._abandoned = False  # the client has left it
         self._filter_failed = False
         self.ctx: dict[str, Any] = {}
 
     async def _do(self, operation: Coroutine[Any, Any, T]) -> T:
         """Have the request's own coroutine run `operation`."""
-        if self._session is None:
+        session = self._session
+        if session is None:
             operation.close()
+            self._check_wanted()
             raise RuntimeError("the request's handler has ended")
-        return await self._session.do(operation)
+        return await session.do(operation)
+
+    def _check_wanted(self) -> None:
+        """A handler that the client has left is cancelled; so are its tasks, as soon as they ask for something."""
+        if self._abandoned:
+            raise asyncio.CancelledError
 
     # -- what was asked --------------------------------------------------------------------------
 
@@ -298,6 +307,7 @@ class Request:
         background: nobody waits for its end; the Reply is empty. headers, body: instead of this request's own.
         Raises SubrequestError when subrequests go round in circles, or one kept in memory asks for another.
         """
+        self._check_wanted()
         target = _target(uri, args)
         sent = None if headers is None else [field(n, v) for n, v in pairs(headers)]
         options: engine.Options = {"method": encode(method), "headers": sent, "keep_errors": True}

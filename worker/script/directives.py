@@ -148,9 +148,10 @@ class Function:
     async def run(self, r: "http.Request") -> Any:
         """Run a coroutine function in a task. An exception is logged, and raised as Failed."""
         script = self.request(r)
-        outer, script._session = script._session, Session(r)
+        session = Session(r)
+        outer, script._session = script._session, session
         try:
-            return await script._session.run(self.fn(script), lambda error: report.failed(r, self.name, error))
+            return await session.run(self.fn(script), lambda error: report.failed(r, self.name, error))
         except Exception as error:
             if not for_user(error):
                 raise
@@ -158,6 +159,7 @@ class Function:
             raise Failed from None
         finally:
             script._session = outer
+            script._abandoned = session.abandoned
 
 
 class Failed(Exception):

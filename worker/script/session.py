@@ -21,9 +21,9 @@ Operation = tuple[Coroutine[Any, Any, Any], "asyncio.Future[Any]"]
 
 
 class Session:
-    """One handler's run."""
+    """One handler's run. `abandoned`: the request has ended before the handler."""
 
-    __slots__ = ("_over", "_queue", "_waiter", "loop", "request")
+    __slots__ = ("_over", "_queue", "_waiter", "abandoned", "loop", "request")
 
     def __init__(self, request: "Request") -> None:
         self.request = request
@@ -31,6 +31,7 @@ class Session:
         self._queue: deque[Operation] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._over = False
+        self.abandoned = False
 
     async def do(self, operation: Coroutine[Any, Any, T]) -> T:
         """Have the request's coroutine run `operation`; for user code, in whichever task it is."""
@@ -67,6 +68,7 @@ class Session:
         finally:
             self._over = True
             if task.cancel():
+                self.abandoned = True
                 task.add_done_callback(lambda ended: _ended_late(ended, late))
             elif not task.cancelled():
                 task.exception()  # it counts as retrieved, also where the request's end came first
