@@ -1,4 +1,4 @@
-"""The response as a user's Python sees and makes it: fields, relayed answers, conditions, bodies in pieces."""
+"""Messages as a user's Python sees and makes them: the response's fields, relayed answers, conditions, bodies."""
 
 from collections.abc import Callable
 
@@ -59,6 +59,20 @@ async def upper(r):
         async for piece in r.body:
             yield piece.upper()
     await r.respond(200, None, made())
+async def count(r): return str(sum([len(piece) async for piece in r.body]))
+async def again(r):
+    sizes = [len(await r.body.read()), len(await r.body.read()), sum([len(piece) async for piece in r.body])]
+    return f"{sizes} " + (await r.subrequest("/count")).text
+async def gone(r):
+    size = sum([len(piece) async for piece in r.body])
+    texts = [str(size)]
+    for use in (r.body.read, lambda: anext(aiter(r.body))):
+        try:
+            await use()
+        except RuntimeError as error:
+            texts.append(str(error))
+    return ", ".join(texts)
+async def read_first(r): await r.body.read()
 async def targets(r):
     asked = (r.subrequest("/args?a=1"), r.subrequest("/args", args="a=2"), r.subrequest("/args?x", args="a=3"))
     return " ".join([(await each).text for each in asked])
@@ -75,6 +89,8 @@ http {
         default_type text/plain;
 HANDLERS
         location ^~ /args { py_content h.args; }
+        location = /after_access { py_access h.read_first; py_content h.count; }
+        location = /after_mirror { mirror /count; py_content h.count; }
         location /see/ { alias html/; py_header_filter h.see; }
         location /see/proxied { py_header_filter h.see; proxy_pass http://BACKEND/backend; }
         location /replace/ { alias html/; py_header_filter h.replace; }
@@ -87,7 +103,7 @@ HANDLERS
     }
 }
 """
-NAMES = ("relay", "tagged", "odd_date", "measured", "endless", "upper", "targets", "inside")
+NAMES = ("relay", "tagged", "odd_date", "measured", "endless", "upper", "targets", "inside", "count", "again", "gone")
 
 
 @pytest.fixture
@@ -194,6 +210,19 @@ def test_a_body_streamed_both_ways(server: Server) -> None:
         assert client.read_until(b"DEFGHIJ\r\n0\r\n\r\n")
     data = b"some text " * 100_000
     assert server.request("POST", "/upper", body=data).body == data.upper()
+
+
+@pytest.mark.parametrize("size", [0, 10, 500_000])
+def test_a_body_that_was_read_stays(server: Server, size: int) -> None:
+    data = b"x" * size
+    assert server.request("POST", "/again", body=data).text == f"[{size}, {size}, {size}] {size}"
+    for uri in ("/count", "/after_access", "/after_mirror"):
+        assert (uri, server.request("POST", uri, body=data).text) == (uri, str(size))
+
+
+def test_a_body_that_has_gone_by(server: Server) -> None:
+    gone = "the body has gone by: it was passed on as it came"
+    assert server.request("POST", "/gone", body=b"x" * 500_000).text == f"500000, {gone}, {gone}"
 
 
 def test_arguments_in_the_uri_or_apart(server: Server) -> None:

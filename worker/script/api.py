@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl
 
 from headgate.masterd.logfile import LEVELS
-from headgate.worker.http import phases
+from headgate.worker.http import aio, phases
 from headgate.worker.script.fields import FRAMING, Fields, Headers, ResponseFields, decode, encode, field, pairs
 from headgate.worker.subrequest import subrequest as engine
 
 if TYPE_CHECKING:
     from headgate.worker.http import request as http
+    from headgate.worker.http.body import RequestBody
     from headgate.worker.script.known import Known
     from headgate.worker.script.session import Session
 
@@ -48,23 +49,29 @@ class Variables(MutableMapping[str, str | None]):
 
 
 class Body:
-    """The request's body: `await r.body.read()`, or `async for piece in r.body` as it arrives."""
+    """The request's body: `await r.body.read()`, or `async for piece in r.body`.
+
+    A body that has been read stays: it may be read again, and passed on to an upstream server. One that has not, comes
+    to a loop as it arrives, and nobody can have it afterwards: RuntimeError.
+    """
 
     def __init__(self, request: "Request") -> None:
         self._request = request
 
     async def read(self) -> bytes:
-        """All of it. It may be read again, and passed on to an upstream server afterwards."""
+        """All of it."""
         return await self._request._do(self._read())
 
     async def _read(self) -> bytes:
         body = self._request._r.body
         if body is None:
             return b""
+        _check_there(body)
         await body.read()
         return await body.joined()
 
     async def text(self) -> str:
+        """All of it, as text."""
         return decode(await self.read())
 
     async def json(self) -> Any:
@@ -72,19 +79,40 @@ class Body:
         return json.loads(await self.read())
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        while piece := await self._request._do(self._piece()):
+        at = 0
+        while piece := await self._request._do(self._piece(at)):
+            at += len(piece)
             yield piece
 
-    async def _piece(self) -> bytes:
+    async def _piece(self, at: int) -> bytes:
         body = self._request._r.body
-        if body is None or body.whole:
+        if body is None:
             return b""
-        body.streamed = True  # it has gone by: nobody else can read it
+        if at == 0:
+            _check_there(body)
+        if body.whole and not body.streamed:
+            return await _stored(body, at)
+        body.streamed = True
         while True:
             data = body.take()
             if data or body.done:
                 return data
             await body.more()
+
+
+def _check_there(body: "RequestBody") -> None:
+    if body.streamed:
+        raise RuntimeError("the body has gone by: it was passed on as it came")
+
+
+async def _stored(body: "RequestBody", at: int) -> bytes:
+    """A piece of a body that has been read, b"" at its end."""
+    file = body.file
+    if file is None:
+        return b"".join(body.chunks) if at == 0 else b""
+    if at >= file.size:
+        return b""
+    return await aio.reading(body.request, lambda: file.read(at))
 
 
 class Reply:
@@ -304,7 +332,8 @@ class Request:
         uri: a path, decoded as `r.uri` is; what follows a "?" in it are the arguments, unless they are given by `args`.
         in_memory: the answer's body is in the Reply (up to subrequest_output_buffer_size); otherwise it goes to the
         client, in the place where it was asked for: among the pieces that `respond` sends from an iterator.
-        background: nobody waits for its end; the Reply is empty. headers, body: instead of this request's own.
+        background: nobody waits for its end; the Reply is empty. headers, body: instead of this request's own (the
+        body goes along if it has been read).
         Raises SubrequestError when subrequests go round in circles, or one kept in memory asks for another.
         """
         self._check_wanted()
