@@ -185,6 +185,8 @@ cdef class Peers(PeerTable):
         if not claim(self.base, self.record[i], self.slot, now, not self.single, trap):
             return False
         add(&cold_at(self.base, self.record[i]).requests, 1)
+        self.takes += 1
+        self.taken = i
         return True
 
     cdef inline int give_back(self, int i, int state, int64_t now, Trap *trap) except -1:
@@ -229,6 +231,7 @@ cdef class Peers(PeerTable):
             step(trap)
             self.unlock(locked)
         change(self.base, record, slot, True, 0, trap)
+        self.frees += 1
         return disabled
 
     cdef inline const char *marks(self, bytearray tried) except? NULL:

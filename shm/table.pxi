@@ -9,6 +9,8 @@ cdef class PeerTable:
     cdef readonly bint single         # one primary, no backup: it is never given up, and tried once a request
     cdef readonly int slot            # -1 until bound
     cdef readonly unsigned long unlocked  # decisions of this process made without the lock
+    cdef readonly unsigned long takes, frees  # connections that this process has taken and given back
+    cdef readonly int taken           # the peer it took the last one of
     cdef Py_buffer view
     cdef char *base
     cdef Group *group

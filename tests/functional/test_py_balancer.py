@@ -1,5 +1,6 @@
 """py_balancer: the example of docs/balancing.md runs; what cannot be loaded is told when the configuration is read."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -97,6 +98,55 @@ def test_a_reload_takes_the_file_as_it_is_now(headgate: Factory, backend: Backen
     result = server.check()
     assert '[emerg] class "Sparing" is no balancer: it has no method "init" in ' in result.stderr
     assert balancing.names(server, ["/u/"] * 2) == "bb"
+
+
+FAILING = """
+class Failing:
+    notifies = True
+
+    def __init__(self, peers, how):
+        self.peers, self.how = peers, how
+
+    def init(self, request):
+        return self.fails("init", self)
+
+    def get(self, tried, now=-1, hint=-1, spare=-1):
+        if self.how == "untaken":
+            return 0
+        if self.how == "strange":
+            return "a"
+        return self.fails("get", self.peers.pick(tried))
+
+    def free(self, index, state):
+        if self.how == "keeps":
+            return 0
+        disabled = self.peers.free(index, state)
+        return self.fails("free", disabled)
+
+    def notify(self, index, event):
+        self.fails("notify", None)
+
+    def fails(self, where, result):
+        if where == self.how:
+            raise ValueError("in " + where)
+        return result
+"""
+
+
+@pytest.mark.parametrize("how", ["init", "get", "free", "notify", "untaken", "strange", "keeps"])
+def test_a_mistake_costs_no_request_and_no_count(headgate: Factory, backend: Backends, how: str) -> None:
+    peers = balancing.make(backend, "ab")
+    block = f"py_balancer failing.py:Failing {how}; server {{a}} max_conns=2; server {{b}} max_conns=2; queue 3;"
+    conf = balancing.config(peers, {"u": block}, server="location = /status { upstream_status; }")
+    server = headgate(conf, files={"failing.py": FAILING})
+    server.allow('balancer "Failing" failed')
+    assert set(balancing.names(server, ["/u/"] * 6)) == {"a", "b"}
+    lines = server.matching(r'\[error\].* balancer "Failing" failed: .*, client: .*request: "GET /u/')
+    assert len(lines) == (0 if how == "keeps" else 6)
+    if how in ("init", "free", "notify"):
+        assert all(f"ValueError: in {how}" in line for line in lines)
+    left = [peer["active"] for peer in json.loads(server.get("/status").body)["u"]["peers"]]
+    assert left == [0, 0]
 
 
 FILE = """

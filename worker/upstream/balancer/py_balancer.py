@@ -3,7 +3,8 @@
 The class fills the contract `Balancer` (headgate.worker.upstream.contract); each worker makes one of it for the group,
 of the group's `Peers` and the arguments. A file is run anew each time the configuration is read, a module is imported
 once in the master's life, both with the master's privileges. What cannot be loaded, is no balancer, or cannot be made
-of the upstream's peers is an error of the configuration: the master tries it, on peers of its own.
+of the upstream's peers is an error of the configuration: the master tries it, on peers of its own. What fails later is
+logged, and round robin serves instead.
 """
 
 import importlib
@@ -15,12 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from headgate.conf.directive import Call, command
 from headgate.conf.py_module import load, what
+from headgate.masterd.logfile import Level
 from headgate.shm.zone import Zone
+from headgate.worker.http.error_line import described
 from headgate.worker.upstream.balancer.method import UPS, choose
 
 if TYPE_CHECKING:
     from headgate.shm.peers import Peers
     from headgate.worker.http.conf import HttpConf
+    from headgate.worker.http.request import Request
+    from headgate.worker.upstream.contract import Balancer, Choice
 
 CALLBACKS = {"init": 1, "get": 4, "free": 2, "notify": 2}  # and how many arguments each is called with
 
@@ -35,7 +40,7 @@ def py_balancer(call: Call) -> None:
     def make(peers: "Peers") -> Any:
         return cls(peers, *arguments)
 
-    choose(call, make)
+    choose(call, lambda peers: Guarded(make(peers), peers))
     outer = call.scope.parent
     assert outer is not None
     http: HttpConf = outer.node
@@ -89,3 +94,73 @@ def _check_call(call: Call, cls: type[Any], name: str, function: Any, number: in
         raise call.error_at(f'"{name}" of class "{cls.__name__}" cannot be called: {error}') from None
     except ValueError:
         return  # a class of another language, which does not say
+
+
+class Guarded:
+    """The balancer: the user's, whose mistakes cost no request and no count."""
+
+    __slots__ = ("_inner", "notifies", "peers")
+
+    def __init__(self, inner: "Balancer", peers: "Peers") -> None:
+        self._inner = inner
+        self.peers = peers
+        self.notifies = inner.notifies
+
+    def init(self, request: "Request") -> "_Tries":
+        choice = None
+        try:
+            choice = self._inner.init(request)
+        except Exception as failure:
+            self.failed(request, described(failure))
+        return _Tries(self, request, choice)
+
+    def failed(self, request: "Request", text: str) -> None:
+        """Log what the user's code has done."""
+        request.log(Level.ERROR, f'balancer "{type(self._inner).__name__}" failed: {text}')
+
+
+class _Tries:
+    """One request's tries; without a `choice` by round robin."""
+
+    __slots__ = ("_balancer", "_choice", "_request")
+
+    def __init__(self, balancer: Guarded, request: "Request", choice: "Choice | None") -> None:
+        self._balancer = balancer
+        self._request = request
+        self._choice = choice
+
+    def get(self, tried: bytearray | None, now: int = -1, hint: int = -1, spare: int = -1) -> int:
+        peers = self._balancer.peers
+        if self._choice is not None:
+            takes = peers.takes
+            try:
+                index = self._choice.get(tried, now, hint, spare)
+                if index == -1 or (index in range(peers.count) and peers.takes > takes):
+                    return index
+                self._failed(f"get() returned {index!r}, which is no peer that it has taken")
+            except Exception as failure:
+                self._failed(described(failure))
+            if peers.takes > takes:
+                return peers.taken
+        return peers.pick(tried, now, hint, spare)
+
+    def free(self, index: int, state: int) -> int:
+        peers = self._balancer.peers
+        frees = peers.frees
+        disabled = 0
+        if self._choice is not None:
+            try:
+                disabled = int(bool(self._choice.free(index, state)))
+            except Exception as failure:
+                self._failed(described(failure))
+        return disabled if peers.frees > frees else peers.free(index, state)
+
+    def notify(self, index: int, event: str) -> None:
+        if self._choice is not None:
+            try:
+                self._choice.notify(index, event)
+            except Exception as failure:
+                self._failed(described(failure))
+
+    def _failed(self, text: str) -> None:
+        self._balancer.failed(self._request, text)
