@@ -31,6 +31,7 @@ A request, read down this list, is [1] to [14]; what is not numbered serves seve
       limit_rate.py        how fast a response goes to its client
       output.py            [12] the write filter to the client
       log.py               [14] access log, error log; error_line.py: what a line of the latter says of a request
+                           log_cache.py: open_log_file_cache
     upstream/
       upstream.py          [7] Upstream.run(): the spine
       contract.py          UpstreamProtocol and Balancer

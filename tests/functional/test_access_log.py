@@ -1,5 +1,6 @@
 """`access_log` and `log_format`: formats, escaping, inheritance, conditions, buffers, reopening."""
 
+import gzip
 import os
 import re
 import signal
@@ -168,6 +169,46 @@ http {
 """
 
 
+def test_files_of_names_stay_open(either: Factory) -> None:
+    server = either("""
+        http {
+            log_format one $arg_n;
+            server {
+                listen 127.0.0.1:%%PORT_0%%;
+                access_log logs/$arg_n.log one;
+                open_log_file_cache max=2 min_uses=2 valid=1s inactive=1h;
+                location / { return 200; }
+                location /off { open_log_file_cache off; return 200; }
+            }
+        }""")
+    (worker,) = server.workers()
+
+    def kept() -> set[str]:
+        names = {os.path.basename(os.readlink(f"/proc/{worker}/fd/{fd}")) for fd in os.listdir(f"/proc/{worker}/fd")}
+        return names & {"a.log", "b.log", "c.log"}
+
+    def write(name: str, path: str = "/") -> None:
+        before = len(server.log_lines(f"logs/{name}.log"))
+        server.get(f"{path}?n={name}")
+        server.access_log(before + 1, name=f"logs/{name}.log")
+
+    write("a")
+    assert not kept()
+    write("a")
+    until(lambda: kept() == {"a.log"}, "a file that was used twice")
+    for _ in range(2):
+        write("c", "/off")
+    assert kept() == {"a.log"}
+    for name in "bbcc":
+        write(name)
+    until(lambda: kept() == {"b.log", "c.log"}, "the longest unused closed")
+
+    server.allow(r"stat\(\) .*/logs/c.log")  # nginx's, until it has made the file anew
+    moved = server.prefix / "logs/c.log"
+    moved.rename(server.prefix / "logs/c.old")
+    until(lambda: server.get("/?n=c").status == 200 and moved.exists(), "a look at the name")
+
+
 def test_buffer_is_written_when_full(either: Factory) -> None:
     server = either(BUFFERED)
     for _ in range(3):
@@ -185,6 +226,21 @@ def test_buffer_is_written_in_time(either: Factory) -> None:
     assert server.log_lines("logs/end.log") == []
     server.get("/b")
     assert server.access_log(2, name="logs/time.log") == ["/a", "/b"]
+
+
+def test_buffers_are_compressed(either: Factory) -> None:
+    server = either(
+        BUFFERED.replace("buffer=64;", "buffer=64 gzip=9;").replace(
+            "logs/size.log line;", "logs/size.log line gzip=9 buffer=64;"
+        )
+    )
+    paths = [f"/{number}" * 9 for number in range(8)] + ["/too" + "o" * 100]
+    for path in paths:
+        server.get(path)
+    server.stop()
+    data = (server.prefix / "logs/size.log").read_bytes()
+    assert gzip.decompress(data).decode().splitlines() == paths
+    assert data.count(b"\x1f\x8b") > 2, "each buffer is a member of its own"
 
 
 def test_buffer_is_written_at_the_end(either: Factory) -> None:

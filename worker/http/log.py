@@ -6,6 +6,7 @@ buffer of its file. Buffers are written when full, when `flush` has passed, on a
 
 import asyncio
 import errno
+import gzip
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from headgate.conf import core, slots
 from headgate.conf.directive import HSL, Call, Conf, Ctx, command, directive
 from headgate.conf.template import Template, Variables
 from headgate.masterd.logfile import ErrorLog, Level, LogFile, LogTarget, failed
+from headgate.worker.http import log_cache
+from headgate.worker.http.log_cache import LogCache
 from headgate.worker.http.log_format import COMBINED, COMBINED_PARTS, ESCAPES, LogFormat, split
 
 if TYPE_CHECKING:
@@ -25,14 +28,18 @@ DEFAULT_PATH = "logs/access.log"
 
 
 class Buffer:
-    """Lines that wait to be written to a file. `size` in bytes, `flush` in seconds (0: only when full)."""
+    """Lines that wait to be written to a file. `size` in bytes, `flush` in seconds (0: only when full).
 
-    __slots__ = ("_lines", "_timer", "file", "flush_after", "size", "used")
+    `level` is gzip's, 0 for none: what is written at once is one member of the file.
+    """
 
-    def __init__(self, file: LogFile, size: int, flush: float) -> None:
+    __slots__ = ("_lines", "_timer", "file", "flush_after", "level", "size", "used")
+
+    def __init__(self, file: LogFile, size: int, flush: float, level: int) -> None:
         self.file = file
         self.size = size
         self.flush_after = flush
+        self.level = level
         self.used = 0
         self._lines: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -43,7 +50,7 @@ class Buffer:
         if self.used + len(line) > self.size:
             self.flush()
             if len(line) > self.size:
-                self.file.write(line)
+                self._write(line)
                 return
         if not self._lines and self.flush_after:
             self._timer = loop.call_later(self.flush_after, self.flush)
@@ -56,9 +63,12 @@ class Buffer:
             self._timer.cancel()
             self._timer = None
         if self._lines:
-            self.file.write(b"".join(self._lines))
+            self._write(b"".join(self._lines))
             self._lines.clear()
             self.used = 0
+
+    def _write(self, data: bytes) -> None:
+        self.file.write(gzip.compress(data, self.level) if self.level else data)
 
 
 class AccessLog:
@@ -85,9 +95,9 @@ class AccessLog:
         elif self.file is not None:
             self.file.write(line)
         else:
-            self._write_once(r, line)
+            self._write_by_name(r, line)
 
-    def _write_once(self, r: "Request", line: bytes) -> None:
+    def _write_by_name(self, r: "Request", line: bytes) -> None:
         """To a file that the request names: only if its root exists, so that no client can make up files."""
         from headgate.worker.http import static
 
@@ -99,15 +109,16 @@ class AccessLog:
         except OSError as error:
             r.log(Level.ERROR, failed(f'testing "{os.fsdecode(root)}" existence', error))
             return
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+        cache = r.location.get(LogConf).cache
         try:
-            fd = os.open(path, flags, 0o644)
+            if cache is not None:
+                cache.write(path, line)
+            else:
+                file = log_cache.open_log(path)
+                file.write(line)
+                file.close()
         except OSError as error:
             r.log(Level.CRIT, failed(f'open() "{os.fsdecode(path)}"', error))
-            return
-        file = LogFile("", fd)
-        file.write(line)
-        file.close()
 
 
 # -- access_log and log_format -------------------------------------------------------------------
@@ -139,7 +150,7 @@ def log_format(call: Call) -> None:
 
 
 def _access_log(call: Call) -> AccessLog | None:
-    """`PATH [FORMAT [buffer=SIZE] [flush=TIME] [if=TEXT]]`, or None for `off`."""
+    """`PATH [FORMAT [buffer=SIZE] [gzip[=LEVEL]] [flush=TIME] [if=TEXT]]`, or None for `off`."""
     where = call.args[0]
     if where == "off":
         if len(call.args) > 1:
@@ -162,7 +173,7 @@ def _access_log(call: Call) -> AccessLog | None:
 
 
 def _options(call: Call, http: "HttpConf", log: AccessLog) -> None:
-    size, flush = 0, 0.0
+    size, flush, level = 0, 0.0, 0
     for word in call.args[2:]:
         name, mark, value = word.partition("=")
         if mark and name == "buffer":
@@ -176,7 +187,10 @@ def _options(call: Call, http: "HttpConf", log: AccessLog) -> None:
         elif mark and name == "if":
             log.condition = call.template(value)
         elif name == "gzip":
-            raise call.error_at('parameter "gzip" of "access_log" is known to nginx but not implemented by headgate')
+            size = size or 65536
+            if mark and (not value.isascii() or not value.isdigit() or not 1 <= int(value) <= 9):
+                raise call.error_at(f'invalid compression level "{value}"')
+            level = int(value or 1)
         else:
             raise call.error_at(f'invalid parameter "{word}"')
     where = call.args[0]
@@ -187,8 +201,8 @@ def _options(call: Call, http: "HttpConf", log: AccessLog) -> None:
             raise call.error_at("buffered logs cannot have variables in name")
         buffer = http.log_buffers.get(log.file)
         if buffer is None:
-            http.log_buffers[log.file] = Buffer(log.file, size, flush)
-        elif (buffer.size, buffer.flush_after) != (size, flush):
+            http.log_buffers[log.file] = Buffer(log.file, size, flush, level)
+        elif (buffer.size, buffer.flush_after, buffer.level) != (size, flush, level):
             raise call.error_at(f'access_log "{where}" already defined with conflicting parameters')
 
 
@@ -199,6 +213,7 @@ class LogConf(Conf, level=Ctx.LOCATION):
         "access_log", HSL | Ctx.LOCATION_IF | Ctx.LIMIT_EXCEPT, "1+", _access_log, many=True
     )
     subrequests: bool = directive("log_subrequest", HSL, "flag", slots.flag, default=False)
+    cache: LogCache | None = directive("open_log_file_cache", HSL, "1|2|3|4", log_cache.parse, default=None)
     scope: "Scope"
     in_force: tuple[AccessLog, ...] | None
 
