@@ -48,24 +48,23 @@ class LogCache:
     def write(self, path: bytes, line: bytes) -> None:
         """Append a line. Raises OSError when the file cannot be opened."""
         now = time.monotonic()
-        entry = self.entries.pop(path, None) or _Entry(0, now)
-        self._expire(now)
-        self.entries[path] = entry
-        entry.uses += 1
-        entry.used = now
-        if entry.file is not None and now - entry.checked >= self.valid:
+        entry = self.entries.pop(path, None)  # gone when the file cannot be opened
+        if entry is None:
+            entry = _Entry(0, now)
+        elif entry.file is not None and now - entry.checked >= self.valid:
             entry.checked = now
             if not _same(entry.file.fd, path):
                 entry.close()
-        if entry.file is not None:
-            entry.file.write(line)
-            return
-        file = open_log(path)
+        file = entry.file or open_log(path)
         file.write(line)
-        if entry.uses < self.min_uses:
-            file.close()
-        else:
+        entry.uses += 1
+        entry.used = now
+        if entry.file is None and entry.uses >= self.min_uses:
             entry.file, entry.checked = file, now
+        elif entry.file is None:
+            file.close()
+        self._expire(now)
+        self.entries[path] = entry
 
     def _expire(self, now: float) -> None:
         for path, entry in list(self.entries.items()):
