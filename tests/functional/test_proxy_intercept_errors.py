@@ -17,11 +17,13 @@ CONF = """
             error_page 410 @named;
             error_page 301 302 = /page;
             error_page 451 =204 /none;
+            error_page 452 =204 /text;
             location / { proxy_pass http://BACKEND; }
             location /off/ { proxy_pass http://BACKEND; proxy_intercept_errors off; }
             location /bare/ { proxy_pass http://BACKEND; error_page 599 /page; }
             location = /page { return 200 "page of $status $upstream_status $request_method"; }
             location = /none { return 204; }
+            location = /text { return 200 "nobody sees it"; }
             location /again/ { proxy_pass http://BACKEND; error_page 404 /again/500; error_page 500 /page; }
             location /recursive/ {
                 proxy_pass http://BACKEND;
@@ -95,3 +97,9 @@ def test_named(proxy: Proxying) -> None:
     reply = proxy.server.get("/410")
     assert (reply.status, reply.body) == (410, b"own 410")
     assert proxy.backend.requests[-1].target == "/410"
+
+
+@pytest.mark.parametrize("status", [451, 452])
+def test_a_204_instead_of_an_error_has_no_type(proxy: Proxying, status: int) -> None:
+    reply = proxy.server.get(f"/{status}")
+    assert (reply.status, reply.header("content-type"), reply.header("content-length")) == (204, None, None)

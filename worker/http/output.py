@@ -112,7 +112,7 @@ def make_head(r: "Request") -> None:
         r.header_only = True
         if status == 204:
             r.content_length = None  # RFC 9110 section 8.6; nginx passes on an upstream server's
-            if r.upstream is None:
+            if r.status_line is None:  # ours
                 r.content_type = None
     if r.version < 10:  # HTTP/0.9 has no head
         r.keepalive = False

@@ -287,8 +287,8 @@ def process(u: "Upstream") -> int | None:
             return accel.redirect(u.request, target)
     r = u.request
     r.status = head.status
-    if REASONS.get(head.status, "").encode() != head.reason[4:]:
-        r.status_line = head.reason
+    if REASONS.get(head.status, "").encode() != head.reason[4:] or head.status == 204:
+        r.status_line = head.reason  # of a 204 it says too whose it is
     r.content_length = head.length if not head.chunked else None
     conf.table.copy(u, head.fields)
     if conf.force_ranges:
