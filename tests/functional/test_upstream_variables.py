@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.backends import CLOSE, Backend, Reply, Request, refused_port
+from tests.client import build
 from tests.harness import Server
 from tests.proxying import Proxying, proxying
 
@@ -110,6 +111,21 @@ def test_in_fields(proxy: Proxying) -> None:
 def test_proxy_add_x_forwarded_for(proxy: Proxying, headers: list[tuple[str, str]], expected: str) -> None:
     assert proxy.server.get("/forwarded/", headers).header("X-For") == expected
     assert proxy.backend.requests[-1].header("X-Forwarded-For") == expected
+
+
+def test_proxy_add_via(headgate: Callable[..., Server], backend: Callable[..., Backend]) -> None:
+    """Who asked over which version; ours alone."""
+    peer = backend()
+    server = headgate(
+        "http { server { listen 127.0.0.1:%%PORT_0%%; proxy_set_header Via $proxy_add_via;"
+        f" location / {{ proxy_pass http://{peer.address}; }} }} }}"
+    )
+    for version, hop in {"1.1": "1.1 headgate", "1.0": "1.0 headgate"}.items():
+        for theirs, seen in (({}, hop), ({"Via": "1.0 a, 1.1 b"}, f"1.0 a, 1.1 b, {hop}")):
+            with server.client() as client:
+                client.send(build("GET", "/", theirs, version=version))
+                assert client.response().status == 200
+            assert peer.requests[-1].header("via") == seen
 
 
 @pytest.mark.parametrize(("body", "length"), [(b"", None), (b"body", "4")])

@@ -38,6 +38,13 @@ def _add_x_forwarded_for(r: "Request") -> bytes:
     return forwarded + b", " + r.conn.remote_addr if forwarded is not None else r.conn.remote_addr
 
 
+def _add_via(r: "Request") -> bytes:
+    """The client's Via and this hop (RFC 9110 section 7.6.3); nginx has the name, and nothing behind it."""
+    via = r.header_all(b"via")
+    hop = b"%d.%d headgate" % divmod(r.version, 10)
+    return via + b", " + hop if via is not None else hop
+
+
 def _body_length(r: "Request") -> bytes | None:
     protocol = _protocol(r)
     return b"%d" % protocol.body_length if protocol is not None and protocol.body_length is not None else None
@@ -52,6 +59,7 @@ VARIABLES = [
     Variable("proxy_host", _host),
     Variable("proxy_port", _port),
     Variable("proxy_add_x_forwarded_for", _add_x_forwarded_for),
+    Variable("proxy_add_via", _add_via),
     Variable("proxy_internal_body_length", _body_length),
     Variable("proxy_internal_chunked", _chunked),
 ]
