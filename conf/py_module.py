@@ -37,7 +37,7 @@ def load(call: Call, path: str) -> ModuleType:
         return _run(path)
     except OSError as error:
         raise call.error_at(f'open() "{error.filename or path}" failed ({error.errno}: {error.strerror})') from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # sys.exit() in a file must not end the server
         raise call.error_at(f'"{path}" failed: {what(error, path)}') from None
 
 
@@ -55,7 +55,7 @@ def _run(path: str) -> ModuleType:
     return module
 
 
-def what(error: Exception, path: str = "") -> str:
+def what(error: BaseException, path: str = "") -> str:
     """`NameError: name 'x' is not defined (line 3)`, with the line of this file that it comes from."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     line = error.lineno if isinstance(error, SyntaxError) and error.filename == path else lines[-1] if lines else None

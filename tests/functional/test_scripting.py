@@ -244,6 +244,11 @@ def test_a_reload_brings_new_code(headgate: Factory) -> None:
     server.send_signal(signal.SIGHUP)
     server.expect_log(r'\[emerg\].*app\.py" failed: SyntaxError')
     assert server.get("/").body == b"old"
+    server.write("app.py", "import sys\nsys.exit('good bye')")
+    server.allow(r"SystemExit")
+    server.send_signal(signal.SIGHUP)
+    server.expect_log(r'\[emerg\].*app\.py" failed: SystemExit: good bye \(line 2\)')
+    assert server.get("/").body == b"old"
     server.write("app.py", "async def fn(r): return 'new'")
     server.reload()
     assert server.get("/").body == b"new"

@@ -243,6 +243,7 @@ async def later(r):
     server.write("lib/package/part.py", "text = 'new'")
     server.reload()
     assert server.get("/").body == b'["new", "new"]'
+    assert not list(server.prefix.rglob("*.pyc"))
     server.write("scripts/helper.py", "import nowhere")
     server.allow("ModuleNotFoundError")
     assert "app.py\" failed: ModuleNotFoundError: No module named 'nowhere' (line 3)" in server.check().stderr
