@@ -20,7 +20,7 @@ def renew(folders: list[str]) -> None:
     sys.path[:] = [entry for entry in sys.path if entry not in _folders]
     _folders[:] = [folder for folder in map(os.path.abspath, folders) if folder not in sys.path]
     sys.path += _folders
-    sys.dont_write_bytecode = True  # which is told from its source by size and second only: a quick change would be lost
+    sys.dont_write_bytecode = True  # it tells its source by size and second only: a quick change would be lost
     importlib.invalidate_caches()
 
 
