@@ -26,6 +26,7 @@ NGINX = re.findall(r"```nginx\n(.*?)```", DOC, re.S)
 
 HANDLERS = """
 import asyncio
+import functools
 import time
 from headgate.worker.script import Request
 
@@ -93,6 +94,13 @@ async def variables(r):
     except AttributeError:
         unknown += " fixed"
     return f'{r.variables["mine"]} {r.variables["http_x_a"]} {unknown}'
+class Handler:
+    def __init__(self, word): self.word = word
+    async def __call__(self, r): return self.word
+    async def method(self, r): return self.word
+made = Handler("made")
+bound = made.method
+partial = functools.partial(Handler.method, made)
 async def gate(r):
     r.ctx["seen"] = "gate"
     return 403 if "no" in r.query else None
@@ -118,6 +126,9 @@ http {
         set $mine "own";
         error_page 418 /text;
 %(locations)s
+        location = /made { py_content h.made; }
+        location = /bound { py_content h.bound; }
+        location = /partial { py_content h.partial; }
         location = /gate { py_access h.gate; py_content h.after_gate; }
         location = /who { return 200 "$who,$broken,$who"; }
         location = /filtered {
@@ -148,6 +159,7 @@ def test_what_was_asked_and_what_is_returned(site: tuple[Server, Backend]) -> No
     assert server.get("/text?a=1&b=%20").body == b"GET /text a=1&b=%20 {'a': '1', 'b': ' '} localhost 1.1 False"
     assert server.get("/status?s=204").status == 204
     assert server.get("/status?s=404").status == 404
+    assert {server.get(uri).body for uri in ("/made", "/bound", "/partial")} == {b"made"}
     page = server.get("/status?s=418")
     assert (page.status, page.body.split()[0]) == (418, b"GET")
 
@@ -265,13 +277,22 @@ def test_a_reload_brings_new_code(headgate: Factory) -> None:
         ("server { location / { py_content ok.fn; } }", 'no module "ok" has been imported'),
         ("py_import ok.py; server { location / { py_content ok.none; } }", '"ok.none" is not a function of'),
         ("py_import ok.py; server { location / { py_content ok.plain; } }", '"py_content" takes "async def plain"'),
+        (
+            "py_import ok.py; server { location / { py_content ok.gen; } }",
+            '"async def gen" without "yield", "ok.gen" is none',
+        ),
+        ("py_import ok.py; server { location / { py_log ok.gen; } }", '"py_log" takes a plain "def gen"'),
         ("py_import ok.py; py_set $x ok.fn;", '"py_set" takes a plain "def fn"'),
         ("py_import ok.py; py_set x ok.plain;", 'invalid variable name "x"'),
         ("py_import ok.py; py_set $host ok.plain;", 'the duplicate "host" variable'),
     ],
 )
 def test_mistakes_are_errors_of_the_configuration(headgate: Factory, lines: str, message: str) -> None:
-    files = {"ok.py": "async def fn(r): pass\ndef plain(r): pass", "bad.py": "1 / 0", "1x.py": ""}
+    files = {
+        "ok.py": "async def fn(r): pass\nasync def gen(r): yield\ndef plain(r): pass",
+        "bad.py": "1 / 0",
+        "1x.py": "",
+    }
     server = headgate(f"http {{ {lines} }}", start=False, files=files)
     result = server.check()
     assert result.returncode == 1

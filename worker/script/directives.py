@@ -117,8 +117,8 @@ class Function:
         fn = getattr(conf.modules[module], name, None)
         if not callable(fn):
             raise self.call.error_at(f'"{self.name}" is not a function of "{conf.modules[module].__file__}"')
-        if inspect.iscoroutinefunction(fn) is not self.wants_coroutine:
-            form = f'"async def {name}"' if self.wants_coroutine else f'a plain "def {name}"'
+        if inspect.isasyncgenfunction(fn) or _is_coroutine(fn) is not self.wants_coroutine:
+            form = f'"async def {name}" without "yield"' if self.wants_coroutine else f'a plain "def {name}"'
             raise self.call.error_at(f'"{self.call.name}" takes {form}, "{self.name}" is none')
         assert scope.variables is not None
         self.fn = fn
@@ -160,6 +160,10 @@ class Function:
         finally:
             script._session = outer
             script._abandoned = session.abandoned
+
+
+def _is_coroutine(fn: Any) -> bool:
+    return inspect.iscoroutinefunction(fn) or (not inspect.isroutine(fn) and inspect.iscoroutinefunction(fn.__call__))
 
 
 class Failed(Exception):
