@@ -2,6 +2,9 @@
 
 `Upstream.run()` is the whole of it: get_peer, connect, send_request, process_header, send_response,
 finalize. What an attempt raises as UpstreamError is judged in `next.py`; the loop over peers is here.
+
+Where a cache belongs: before get_peer (what it has needs no peer), in `failed` (what is stale is better than an error),
+and in send_response, as a `Keeper` of the body like proxy_store's.
 """
 
 import socket
