@@ -372,6 +372,17 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
                 return
         self.transport.close()
 
+    def spare(self) -> bool:
+        """Whether nobody waits for anything on it, so that it may give way to another connection."""
+        if self.request is not None or self.reader.data or self.state not in (IDLE, HEAD):
+            return False
+        return self.served is None or not self.served.core.keepalive_min_timeout
+
+    def give_way(self) -> None:
+        """Close a spare connection, whose place is free from now on."""
+        self.transport.close()
+        self.worker.release(self)
+
     def core(self) -> Any:
         return (self.request.location if self.request is not None else self.server.location).core
 

@@ -8,18 +8,20 @@ tells when the last request has ended.
 import asyncio
 import socket
 from collections.abc import Sequence
+from heapq import nsmallest
 from typing import TYPE_CHECKING, Any
 
 from headgate.masterd.logfile import Level
 from headgate.worker.http.conf import HttpConf
 from headgate.worker.http.protocol import Connection
-from headgate.worker.timers import Timers
+from headgate.worker.timers import Timed, Timers
 
 if TYPE_CHECKING:
     from headgate.masterd.cycle import Cycle
     from headgate.masterd.logfile import ErrorLog
     from headgate.worker.http.listen import Listen
     from headgate.worker.process import Worker
+    from headgate.worker.upstream.connect import UpstreamConnection
     from headgate.worker.upstream.group import Group
 
 
@@ -27,8 +29,8 @@ class HttpWorker:
     """What all connections of a worker share."""
 
     __slots__ = (
-        "_servers", "accepted", "connections", "grace_over", "groups", "handled", "leaving", "limit", "log", "loop",
-        "requests", "timers",
+        "_servers", "accepted", "backends", "connections", "grace_over", "groups", "handled", "leaving", "limit", "log",
+        "loop", "requests", "reused", "timers",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, log: "ErrorLog", limit: int) -> None:
@@ -37,6 +39,8 @@ class HttpWorker:
         self.limit = limit
         self.timers = Timers(loop)
         self.connections: set[Connection] = set()
+        self.backends: set[UpstreamConnection] = set()
+        self.reused = 0  # the second in which the log was last told of it
         self.groups: list[Group] = []
         self.leaving = False
         self.grace_over = False  # whoever becomes idle now is closed
@@ -70,11 +74,27 @@ class HttpWorker:
     def admit(self, conn: Connection) -> bool:
         """Count a new connection in, unless worker_connections is reached."""
         self.accepted += 1
-        if len(self.connections) >= self.limit:
+        if not self.room():
             self.log.emit(Level.ALERT, f"{self.limit} worker_connections are not enough")
             return False
         self.handled += 1
         self.connections.add(conn)
+        return True
+
+    def room(self) -> bool:
+        """Whether worker_connections leaves room for one more, a client's or to a server; idle ones give way."""
+        if len(self.connections) + len(self.backends) < self.limit:
+            return True
+        spare: list[Connection | UpstreamConnection] = [conn for conn in self.connections if conn.spare()]
+        spare += [conn for conn in self.backends if conn.owner is None]
+        if not spare:
+            return False
+        now = int(self.timers.refresh())
+        if self.reused != now:
+            self.reused = now
+            self.log.emit(Level.WARN, f"{self.limit} worker_connections are not enough, reusing connections")
+        for conn in nsmallest(max(min(32, len(spare) // 8), 1), spare, key=_deadline):
+            conn.give_way()
         return True
 
     def release(self, conn: Connection) -> None:
@@ -119,8 +139,14 @@ class HttpWorker:
             conn.abort()
 
 
-class _AnyAddress(asyncio.Protocol):
+def _deadline(timed: Timed) -> float:
+    return timed.deadline
+
+
+class _AnyAddress:
     """A connection to a wildcard address with others behind it: its own address chooses its protocol."""
+
+    __slots__ = ("conf", "worker")
 
     def __init__(self, worker: HttpWorker, conf: "Listen") -> None:
         self.worker = worker
@@ -131,6 +157,9 @@ class _AnyAddress(asyncio.Protocol):
         chosen = self.worker.protocol(self.conf.behind.get(name[0], self.conf))
         transport.set_protocol(chosen)
         chosen.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        raise AssertionError("it has another protocol by now")
 
 
 def start(cycle: "Cycle", loop: asyncio.AbstractEventLoop, worker: "Worker") -> HttpWorker:

@@ -28,13 +28,15 @@ class UpstreamConnection(Timed):  # an asyncio.BufferedProtocol, but a compiled 
     """One connection to a peer. `data` is what was received and not yet taken; `owner` uses it now."""
 
     __slots__ = (
-        "cache", "data", "eof", "error", "made", "owner", "paused", "reading", "received", "requests", "room", "sent",
-        "tls", "transport",
+        "all", "cache", "data", "eof", "error", "made", "owner", "paused", "reading", "received", "requests", "room",
+        "sent", "tls", "transport",
     )  # fmt: skip
 
-    def __init__(self, owner: "Upstream | None", made: float) -> None:
+    def __init__(self, owner: "Upstream", made: float) -> None:
         super().__init__()
-        self.owner = owner
+        self.owner: Upstream | None = owner
+        self.all = owner.worker.backends
+        self.all.add(self)
         self.cache: Keepalive | None = None
         self.transport: Any = None
         self.tls: TlsLayer | None = None  # what is between the transport and us
@@ -80,6 +82,7 @@ class UpstreamConnection(Timed):  # an asyncio.BufferedProtocol, but a compiled 
         return True  # what was received before is still wanted
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.all.discard(self)
         self.eof = True
         self.deadline = 0.0
         self.paused = False
@@ -138,6 +141,11 @@ class UpstreamConnection(Timed):  # an asyncio.BufferedProtocol, but a compiled 
         if self.transport is not None and not self.transport.is_closing():
             self.transport.abort() if self.paused else self.transport.close()
 
+    def give_way(self) -> None:
+        """Close an idle connection, whose place is free from now on."""
+        self.close()
+        self.all.discard(self)
+
 
 # what networks do now and then is an [error]; anything else tells of a wrong configuration, or a bug
 _USUAL = frozenset((
@@ -161,7 +169,11 @@ def failed(what: str, number: int, unusual: Level = Level.ALERT) -> UpstreamErro
 
 async def open_connection(u: "Upstream", address: "PeerAddress", timeout: float) -> UpstreamConnection:
     """Connect to a peer within `timeout` seconds. Raises UpstreamError, or GiveUp when there is no socket to be had."""
-    loop = u.worker.loop
+    worker = u.worker
+    loop = worker.loop
+    if not worker.room():
+        u.request.log(Level.ALERT, f"{worker.limit} worker_connections are not enough")
+        raise GiveUp(500)
     try:
         sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     except OSError as error:
@@ -185,7 +197,11 @@ async def open_connection(u: "Upstream", address: "PeerAddress", timeout: float)
         layer = None if tls is None else tls.layer(u, conn, address.name)
         conn.tls = layer
         taken = True
-        await _transport(loop, conn if layer is None else layer, sock)
+        try:
+            await _transport(loop, conn if layer is None else layer, sock)
+        except BaseException:
+            worker.backends.discard(conn)
+            raise
     finally:
         if not taken:
             sock.close()
