@@ -11,7 +11,7 @@ does not fit a field (blocks, rules kept in order) is a function marked `@comman
 
 import enum
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -184,11 +184,21 @@ class Conf:
     level: ClassVar[Ctx]
     directives: ClassVar[list[Directive]]
 
-    def __init_subclass__(cls, level: Ctx, prefix: str = "", **kwargs: Any) -> None:
-        """A base class's directives are this class's own, with `prefix`: "_timeout" becomes "proxy_timeout"."""
+    def __init_subclass__(
+        cls, level: Ctx, prefix: str = "", only: Collection[str] | None = None, **kwargs: Any
+    ) -> None:
+        """A base class's directives are this class's own, with `prefix`: "_timeout" becomes "proxy_timeout".
+
+        `only` names those ("_timeout") that there are here; the fields of the others have their defaults for good, or
+        what the class itself says.
+        """
         super().__init_subclass__(**kwargs)
         cls.level = level
-        cls.directives = [replace(d, name=prefix + d.name) for d in getattr(cls, "directives", [])]
+        inherited: list[Directive] = getattr(cls, "directives", [])
+        cls.directives = [replace(d, name=prefix + d.name) for d in inherited if only is None or d.name in only]
+        for d in inherited:
+            if only is not None and d.name not in only and d.field not in vars(cls):
+                setattr(cls, d.field, d.fallback())
         for name, value in list(vars(cls).items()):
             if isinstance(value, Directive):
                 value.field = name

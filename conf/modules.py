@@ -46,6 +46,7 @@ MODULES = [
     "headgate.worker.upstream.variables",
     "headgate.worker.proxy.http",
     "headgate.worker.proxy.variables",
+    "headgate.worker.proxy.memcached",
     "headgate.worker.proxy.health_match",
     "headgate.worker.proxy.health_check",
     "headgate.worker.http.types",

@@ -24,7 +24,7 @@ STANDARD = {
     "http_uwsgi_module": False,
     "http_scgi_module": False,
     "http_grpc_module": False,
-    "http_memcached_module": False,
+    "http_memcached_module": True,
     "http_limit_conn_module": False,
     "http_limit_req_module": False,
     "http_empty_gif_module": False,

@@ -33,6 +33,7 @@ WRITTEN = {
     "internal": "",
     "max_ranges": "",
     "proxy_http_version": "1.1",
+    "memcached_next_upstream": "error timeout",
     "proxy_next_upstream": "error timeout",
     "proxy_socket_rcvbuf": "",
     "proxy_socket_sndbuf": "",

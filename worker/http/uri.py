@@ -19,6 +19,7 @@ _CLIMBS: Final = re.compile(rb"(?:^|/)\.\.(?:/|\Z)|\x00")
 _SAFE_PATH: Final = bytes(c for c in range(0x21, 0x7F) if c not in b'"#%<>?\\^`{|}')
 _SAFE_ARGS: Final = bytes(c for c in range(0x21, 0x7F) if c not in b'"#%&+;<>?\\^`{|}')
 _SAFE_HTML: Final = bytes(c for c in range(0x21, 0x7F) if c not in b"\"#%'<>\\^`{|}")
+_SAFE_MEMCACHED: Final = bytes(c for c in range(0x21, 0x100) if c != 0x25)
 _SAFE_COMPONENT: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 
 _seen: Final[dict[tuple[bytes, bool], tuple[bytes, bytes]]] = {}
@@ -141,6 +142,11 @@ def escape_component(text: bytes) -> bytes:
 def escape_html(text: bytes) -> bytes:
     """For an address in a page (NGX_ESCAPE_HTML)."""
     return _escape(text, _SAFE_HTML)
+
+
+def escape_memcached(key: bytes) -> bytes:
+    """What would end a key on a line (NGX_ESCAPE_MEMCACHED)."""
+    return _escape(key, _SAFE_MEMCACHED)
 
 
 def _escape(text: bytes, safe: bytes) -> bytes:

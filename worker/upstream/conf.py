@@ -73,10 +73,13 @@ class UpstreamConf(TlsConf, level=Ctx.LOCATION):
     TEMP = ""  # the directory of temporary files, under the prefix, unless told otherwise
 
     def finish(self, scope: "Scope") -> None:
-        self._check_buffers(next(d.name for d in self.directives if d.field == "buffers").removesuffix("_buffers"))
+        names = {d.field: d.name for d in self.directives}
+        self.busy_size = self.write_size = 2 * self.buffer_size
+        if "buffers" in names:
+            self._check_buffers(names["buffers"].removesuffix("_buffers"))
         options = (self.bind, self.socket_keepalive, self.socket_rcvbuf, self.socket_sndbuf)
         self.socket_options = SocketOptions(*options) if any(options) else None
-        if self.temp_path is None:
+        if self.temp_path is None and "temp_path" in names:
             self.temp_path = TempPath.default(scope.config, self.TEMP)
         self.next_upstream = reduce(or_, self.next_upstream_kinds)
         if Kind.OFF in self.next_upstream:
