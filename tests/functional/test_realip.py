@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.client import build
-from tests.harness import Server
+from tests.harness import Server, until
 
 Factory = Callable[..., Server]
 
@@ -103,8 +103,9 @@ def test_rules_and_logs_take_it_for_the_client_s(server: Server) -> None:
     assert server.get("/barred/x", [("X-Client", "192.0.2.7")]).status == 403
     assert server.get("/barred/x", [("X-Client", "192.0.2.8")]).status == 200
     assert server.matching(r"access forbidden by rule, client: 192\.0\.2\.7, server: ")
-    lines = (server.prefix / "logs" / "from.log").read_text().splitlines()
-    assert lines == ["192.0.2.7 127.0.0.1 /barred/x", "192.0.2.8 127.0.0.1 /barred/x"]
+    log = server.prefix / "logs" / "from.log"
+    lines = ["192.0.2.7 127.0.0.1 /barred/x", "192.0.2.8 127.0.0.1 /barred/x"]
+    until(lambda: log.read_text().splitlines() == lines, log.read_text)
     assert server.get("/binary/", [("X-Real-IP", "1.2.3.4")]).body == b"\1\2\3\4"
 
 
