@@ -13,8 +13,11 @@ Factory = Callable[..., Server]
 
 CONF = """
     http {
+        log_format ranges "$slice_range";
+        access_log logs/ranges.log ranges;
         server {
             listen 127.0.0.1:%%PORT_0%%;
+            add_header X-Range $slice_range;
             location / { slice 10; proxy_pass http://BACKEND; proxy_set_header Range $slice_range; }
             location /large/ { slice 100k; proxy_pass http://BACKEND; proxy_set_header Range $slice_range; }
             location /off/ { proxy_pass http://BACKEND; proxy_set_header Range $slice_range; }
@@ -88,6 +91,8 @@ RANGES = {
     "bytes=25-": (416, None, ["bytes=20-29"]),
     "bytes=30-": (416, None, ["bytes=30-39"]),
     "bytes=x-": (416, None, ["bytes=0-9"]),
+    "bytes=1000000000000000000-": (416, None, ["bytes=1000000000000000000-1000000000000000009"]),
+    "bytes=9999999999999999999-": (416, None, ["bytes=0-9"]),
 }
 
 
@@ -110,6 +115,13 @@ def test_conditions(either: Factory, one: Backend) -> None:
     assert server.get("/x", {"Range": "bytes=3-4", "If-Range": '"2"'}).body == BODY
     head = server.request("HEAD", "/x")
     assert (head.status, head.header("content-length")) == (200, "25")
+
+
+def test_what_the_variable_is_afterwards(either: Factory, one: Backend) -> None:
+    server = start(either, one)
+    assert server.get("/x").header("x-range") == "bytes=0-9"
+    assert server.get("/x", {"Range": "bytes=12-14"}).header("x-range") == "bytes=10-19"
+    assert server.access_log(2, "logs/ranges.log") == ["-", "-"]
 
 
 def test_where_there_are_no_slices(either: Factory, one: Backend) -> None:

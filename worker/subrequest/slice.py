@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from headgate.worker.http.request import Request
 
 _CONTENT_RANGE = re.compile(rb"bytes *(\d{1,18}) *- *(\d{1,18}) */ *(?:(\d{1,18})|\*) *")
-_START = re.compile(rb"bytes= *(\d{0,18})[^,]*", re.IGNORECASE)
+_START = re.compile(rb"bytes= *(\d*)[^,]*", re.IGNORECASE)
+_LARGEST = 2**63 - 1  # an off_t; what is larger is read as no number
 
 
 class SliceConf(Conf, level=Ctx.LOCATION):
@@ -36,9 +37,10 @@ class SliceConf(Conf, level=Ctx.LOCATION):
 
 
 class Slices:
-    """The parts of one response; the requests for them share it. `start` is where the next one begins."""
+    """The parts of one response; the requests for them share it. `start` is where the next one begins, `range` what the
+    last one was asked for."""
 
-    __slots__ = ("active", "end", "etag", "first", "size", "start")
+    __slots__ = ("active", "end", "etag", "first", "range", "size", "start")
 
     def __init__(self, start: int, size: int) -> None:
         self.start = start
@@ -47,10 +49,12 @@ class Slices:
         self.end = 0
         self.etag: bytes | None = None
         self.active = False  # the part that is being fetched has turned out to be one
+        self.range = b""
+        self.ask()
 
-    @property
-    def range(self) -> bytes:
-        return b"bytes=%d-%d" % (self.start, self.start + self.size - 1)
+    def ask(self) -> None:
+        """The part that begins at `start` is to be fetched."""
+        self.range = b"bytes=%d-%d" % (self.start, self.start + self.size - 1)
 
 
 def slice_filter(r: "Request") -> None:
@@ -142,6 +146,7 @@ class _Part(BodyFilter):
         r = self.request
         slices = self.slices
         if slices.start >= slices.end:
+            r.drop(Slices)
             self.push(b"", True)
             return
         try:
@@ -150,6 +155,7 @@ class _Part(BodyFilter):
             r.conn.abort()
             return
         slices.active = False
+        slices.ask()
         sr.keep(slices)
 
     def _done(self, sr: "Request", rc: int) -> int:
@@ -181,7 +187,8 @@ def _wanted_start(r: "Request") -> int:
     if value is None or r.header(b"if-range") is not None:
         return 0
     match = _START.fullmatch(value)
-    return int(match[1] or 0) if match is not None else 0
+    start = int(match[1][:20] or 0) if match is not None else 0
+    return start if start <= _LARGEST else 0
 
 
 VARIABLES = [Variable("slice_range", _slice_range)]
