@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent
 PARTS = ("conf", "masterd", "shm", "worker")
 # What every proxied request runs through.
 HOT_MODULES = {
-    "worker": "timers",
+    "worker": "outbox timers",
     "worker/http": "body closing conf fields head location output phases protocol reader request server uri variables",
     "worker/upstream": "connect header keepalive next peer pipe protocol response send upstream",
     "worker/proxy": "handler protocol reader target variables",
@@ -33,7 +33,8 @@ STAMP = ROOT / "worker" / "compiled.txt"  # what was compiled in place, for work
 class BuildExtensions(build_ext):
     """Knows whether to compile HOT, and gives mypyc the names that the folders have when installed."""
 
-    def finalize_options(self) -> None:
+    def run(self) -> None:
+        """Only who builds has anything compiled: pip asks for metadata several times before."""
         in_place = self.inplace or self.editable_mode
         native = [path.relative_to(ROOT) for part in PARTS for path in sorted((ROOT / part).rglob("*.pyx"))]
         extensions = cythonize(
@@ -48,7 +49,9 @@ class BuildExtensions(build_ext):
                 hashes = ((hashlib.sha256((ROOT / path).read_bytes()).hexdigest(), path) for path in HOT)
                 STAMP.write_text("".join(f"{digest} {path}\n" for digest, path in hashes))
         self.distribution.ext_modules = extensions
-        super().finalize_options()
+        self.swig_opts = None  # the one option that cannot be finalized again
+        self.finalize_options()
+        super().run()
 
 
 def module(path: Path) -> str:

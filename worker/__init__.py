@@ -5,6 +5,7 @@ A request, read down this list, is [1] to [14]; what is not numbered serves seve
     process.py             after the fork: privileges, the loop, the end
     suspension.pyx         what a request awaits
     timers.py              lazy deadlines
+    outbox.py              writes held back to the end of the event loop's turn
     compiled.py            that what was compiled is what is written
     kernel.py              sockets past their transports, and pipes: what splice and sendfile need
     capabilities.py        what a worker keeps of the super-user's rights

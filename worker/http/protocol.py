@@ -18,7 +18,7 @@ from headgate.worker.http.head import HTTP_10, HTTP_11, BadRequest, RequestHead,
 from headgate.worker.http.reader import RequestReader
 from headgate.worker.http.regex import RegexError
 from headgate.worker.http.request import BODY, DRAIN, Interrupted, Request
-from headgate.worker.timers import Timed
+from headgate.worker.outbox import Writer
 
 if TYPE_CHECKING:
     from headgate.worker.http.conf import Location, Server
@@ -32,28 +32,26 @@ _RESET = struct.pack("ii", 1, 0)  # struct linger
 _numbers: Final = count(1)
 
 
-class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only have compiled bases
+class Connection(Writer):  # an asyncio.Protocol, but a compiled class can only have compiled bases
     """A client's connection. `number` is the connection's serial number ($connection, `*N` in the log)."""
 
     __slots__ = (
         "_in_next", "_local", "_remote", "_remote_text", "began", "eof", "linger_until", "listen", "lost", "made",
-        "number", "paused", "peer", "piped", "reader", "reading", "request", "requests", "sent", "served", "server",
-        "state", "tls", "transport", "worker",
+        "number", "paused", "peer", "piped", "reader", "reading", "request", "requests", "served", "server", "state",
+        "tls", "worker",
     )  # fmt: skip
 
     def __init__(self, worker: "HttpWorker", listen: "Listen") -> None:
-        super().__init__()
+        super().__init__(worker.outbox)
         self.worker = worker
         self.listen = listen
         self.server: Server = listen.hosts.default
         self.reader = RequestReader()
-        self.transport: Any = None
         self.tls: Any = None  # the TLS layer below, `headgate.worker.http.ssl.ServerLayer`
         self.request: Request | None = None
         self.requests = 0
         self.number = next(_numbers)
         self.served: Location | None = None  # the location of the request that has left it idle
-        self.sent = 0  # bytes written so far
         self.state = HEAD
         self.began = 0.0  # loop time of the first byte of the request being read
         self.made = 0.0
@@ -112,6 +110,7 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
         self.lost = True
         self.paused = False
         self.deadline = 0.0
+        self.drop_held()
         self.worker.release(self)
         request = self.request
         if request is not None:
@@ -321,8 +320,7 @@ class Connection(Timed):  # an asyncio.Protocol, but a compiled class can only h
     def write(self, data: bytes) -> None:
         """Queue bytes for the client; without effect once it has gone."""
         if not self.lost:
-            self.sent += len(data)
-            self.transport.write(data)
+            self.queue(data)
 
     def abort(self, late: bool = False) -> None:
         """Cut the connection: what is not yet sent is lost, and the client sees it. `late`: it was not in time."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from headgate.masterd.logfile import Level
 from headgate.worker.http.conf import HttpConf
 from headgate.worker.http.protocol import Connection
+from headgate.worker.outbox import Outbox
 from headgate.worker.timers import Timed, Timers
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class HttpWorker:
 
     __slots__ = (
         "_servers", "accepted", "backends", "connections", "grace_over", "groups", "handled", "leaving", "limit", "log",
-        "loop", "requests", "reused", "timers",
+        "loop", "outbox", "requests", "reused", "timers",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, log: "ErrorLog", limit: int) -> None:
@@ -38,6 +39,7 @@ class HttpWorker:
         self.log = log
         self.limit = limit
         self.timers = Timers(loop)
+        self.outbox = Outbox(loop)
         self.connections: set[Connection] = set()
         self.backends: set[UpstreamConnection] = set()
         self.reused = 0  # the second in which the log was last told of it

@@ -186,6 +186,9 @@ class TlsLayer(asyncio.Protocol):
             self._backlog.append(data)
         self._flush()
 
+    def writelines(self, pieces: list[bytes]) -> None:
+        self.write(b"".join(pieces))
+
     def _encrypt(self, data: bytes) -> bool:
         try:
             self.tls.write(data)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from headgate.masterd.logfile import Level
 from headgate.worker.http.request import UPSTREAM
+from headgate.worker.outbox import Writer
 from headgate.worker.timers import Timed
 from headgate.worker.tls.layer import TlsError
 from headgate.worker.upstream.errors import GiveUp, Kind, UpstreamError
@@ -24,21 +25,20 @@ ROOM: Final = memoryview(bytearray(32768))
 LITTLE_ROOM: Final = ROOM[:8192]  # while the client is behind
 
 
-class UpstreamConnection(Timed):  # an asyncio.BufferedProtocol, but a compiled class can only have compiled bases
+class UpstreamConnection(Writer):  # an asyncio.BufferedProtocol, but a compiled class can only have compiled bases
     """One connection to a peer. `data` is what was received and not yet taken; `owner` uses it now."""
 
     __slots__ = (
         "all", "cache", "data", "eof", "error", "made", "owner", "paused", "reading", "received", "requests", "room",
-        "sent", "tls", "transport",
+        "tls",
     )  # fmt: skip
 
     def __init__(self, owner: "Upstream", made: float) -> None:
-        super().__init__()
+        super().__init__(owner.worker.outbox)
         self.owner: Upstream | None = owner
         self.all = owner.worker.backends
         self.all.add(self)
         self.cache: Keepalive | None = None
-        self.transport: Any = None
         self.tls: TlsLayer | None = None  # what is between the transport and us
         self.data = b""
         self.eof = False
@@ -48,7 +48,6 @@ class UpstreamConnection(Timed):  # an asyncio.BufferedProtocol, but a compiled 
         self.room = ROOM
         self.requests = 0
         self.received = 0
-        self.sent = 0
         self.made = made
 
     def connection_made(self, transport: Any) -> None:
@@ -86,6 +85,7 @@ class UpstreamConnection(Timed):  # an asyncio.BufferedProtocol, but a compiled 
         self.eof = True
         self.deadline = 0.0
         self.paused = False
+        self.drop_held()
         if isinstance(exc, OSError):
             self.error = exc
         if self.owner is None:
@@ -108,16 +108,8 @@ class UpstreamConnection(Timed):  # an asyncio.BufferedProtocol, but a compiled 
             self.owner.timed_out()
 
     def write(self, data: bytes) -> None:
-        if not self.transport.is_closing():
-            self.sent += len(data)
-            self.transport.write(data)
-
-    def write_all(self, pieces: list[bytes]) -> None:
-        """Write pieces without joining them; not through TLS."""
-        if not self.transport.is_closing():
-            for piece in pieces:
-                self.sent += len(piece)
-            self.transport.writelines(pieces)
+        if not self._transport.is_closing():
+            self.queue(data)
 
     def pause_reading(self) -> None:
         if self.reading:

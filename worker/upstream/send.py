@@ -10,7 +10,7 @@ Where both sides are plain the kernel moves the bytes: sendfile from the body's 
 import os
 from collections.abc import Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from headgate.worker.http import aio
 from headgate.worker.http.body import LEAST, receive
@@ -22,8 +22,6 @@ from headgate.worker.upstream.connect import broken
 if TYPE_CHECKING:
     from headgate.worker.http.body import RequestBody
     from headgate.worker.upstream.upstream import Upstream
-
-_JOINED: Final = 16384  # bytes: up to here head and body are joined into one buffer
 
 
 def send_request(u: "Upstream") -> "Coroutine[Any, Any, object] | None":
@@ -45,10 +43,10 @@ def send_request(u: "Upstream") -> "Coroutine[Any, Any, object] | None":
         u.body_sent = False
         u.sender = sender = _Stream(u, body) if u.streams_body else _Stored(u, body)
         return sender.run()
-    elif body.size <= _JOINED or conn.tls is not None:
-        conn.write(b"".join((u.wire, *body.chunks)))
     else:
-        conn.write_all([u.wire, *body.chunks])
+        conn.write(u.wire)
+        for piece in body.chunks:
+            conn.write(piece)
     u.body_sent = True
     return _taken(u) if conn.paused else None
 

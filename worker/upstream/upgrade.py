@@ -46,15 +46,18 @@ async def tunnel(u: "Upstream") -> None:
 class _Side(asyncio.Protocol):
     """One end of a tunnel, in the place of its connection `conn`."""
 
-    __slots__ = ("conn", "ended", "level", "other", "transport", "tunnel")
+    __slots__ = ("conn", "ended", "level", "other", "tunnel")
 
     def __init__(self, tunnel: "_Tunnel", conn: "Connection | UpstreamConnection", level: Level) -> None:
         self.tunnel = tunnel
         self.conn = conn
-        self.transport: Any = conn.transport
         self.level = level  # of a line about its failure
         self.other: _Side = self
         self.ended = False  # it sends no more
+
+    @property
+    def transport(self) -> Any:
+        return self.conn.transport
 
     def begin(self, data: bytes) -> None:
         """Take over; `data` has come before."""
