@@ -48,7 +48,7 @@ cdef class Ring:
 
     cdef readonly Peers peers
     cdef Point *points
-    cdef Py_ssize_t number
+    cdef readonly Py_ssize_t number     # of points, once they are made
     cdef uint64_t version
     cdef int *first     # of each peer: the first peer of the same server
     cdef int *next      # of each peer: the next one of the same server, or -1
@@ -86,6 +86,10 @@ cdef class Ring:
         self.peers.check_index(i)
         self.refresh()
         return [self.points[k].hash for k in range(self.number) if self.points[k].first == self.first[i]]
+
+    def make(self) -> None:
+        """Makes the points now, rather than for the first request: some 0.3 us each."""
+        self.refresh()
 
     cdef int refresh(self) except -1:
         # Makes the points anew when a weight has changed.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from headgate.conf.template import Template
 from headgate.shm.peers import (
     FAILED,
     OK,
@@ -21,6 +22,7 @@ from headgate.shm.peers import (
     now_ms,
 )
 from headgate.shm.zone import GroupSpec, PeerSpec, Zone
+from headgate.worker.upstream.balancer.hash import ConsistentHash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -263,6 +265,10 @@ def test_a_ring_maps_as_nginx_does(weights: list[int], keys: list[bytes]) -> Non
         want = first_of(lambda n, start=start: ring[(start + n) % len(ring)][1], {want})  # type: ignore[misc]
         if want >= 0:
             assert hashed.get(tried, T) == want
+
+
+def test_a_ring_is_there_before_the_first_request() -> None:
+    assert ConsistentHash(weighted(1, 2), Template("", []))._ring.number == 480
 
 
 def test_a_changed_weight_changes_the_ring_and_the_shares() -> None:

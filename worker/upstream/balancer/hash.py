@@ -53,6 +53,7 @@ class ConsistentHash:
         self.peers = peers
         self._key = key
         self._ring = Ring(peers)
+        self._ring.make()
 
     def init(self, request: "Request") -> Plain:
         return Plain(self.peers, RingHashed(self.peers, self._key.get(request), self._ring).get)
