@@ -87,7 +87,7 @@ _TOKENS = {"on": "on", "off": "off", "build": "build"}
 class CoreLocation(Conf, level=Ctx.LOCATION):
     """Core directives of a location. Sizes in bytes, times in seconds."""
 
-    internal: bool = directive("internal", Ctx.LOCATION, "0", lambda call: True, default=False, inherit=False)
+    internal: bool = directive("internal", Ctx.LOCATION, "0", lambda call: True, default=False)
     client_max_body_size: int = directive("client_max_body_size", LOC, "1", slots.offset, default=1 << 20)
     client_body_buffer_size: int = directive("client_body_buffer_size", LOC, "1", slots.size, default=16384)
     client_body_timeout: float = directive("client_body_timeout", LOC, "1", slots.msec, default=60.0)

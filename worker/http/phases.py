@@ -216,14 +216,13 @@ def find_location(r: Request) -> int | None:
     server = r.server.location
     r.location = server
     tree = server.tree
+    redirect = b""
     if tree is not None:
         found, how = tree.find(r.uri, r.matched)
         if found is not None:
             r.location = found
             if how == NAME_WITH_SLASH:
-                r.clear_response()
-                r.location_field = escape_uri(found.name) + (b"?" + r.args if r.args else b"")
-                return 301
+                redirect = escape_uri(found.name)
     limit = r.location.limit
     if limit is not None and r.method not in limit[0]:
         r.location = limit[1]
@@ -235,4 +234,8 @@ def find_location(r: Request) -> int | None:
         r.log(Level.ERROR, f"client intended to send too large body: {length} bytes")
         r.head.expect = False  # no 100 Continue for a body that will not be read
         return 413
+    if redirect:
+        r.clear_response()
+        r.location_field = redirect + (b"?" + r.args if r.args else b"")
+        return 301
     return None
