@@ -43,6 +43,7 @@ def test_copies_have_method_fields_arguments_and_body(either: Factory, backend: 
     assert (first.header("x-a"), first.header("range")) == ("1", "bytes=1-")
     assert (second.target.partition("?")[0], second.body) == ("/second", b"hello")
     assert main.requests[0].body == b"hello"
+    server.access_log(1)  # written when the copies have ended too, which they have to before their server does
 
 
 @pytest.mark.parametrize("size", [100, 100_000])
@@ -54,6 +55,7 @@ def test_bodies_in_memory_and_in_files(either: Factory, backend: Callable[..., B
     copy.wait_requests(6)  # /streamed/ has one copy
     assert {request.body for request in main.wait_requests(4)} == {body}
     assert {request.body for request in copy.requests} == {body}
+    server.access_log(4)
 
 
 def test_without_the_body(headgate: Factory, backend: Callable[..., Backend]) -> None:
@@ -61,6 +63,7 @@ def test_without_the_body(headgate: Factory, backend: Callable[..., Backend]) ->
     assert server.request("POST", "/no-body/x", {}, b"hello").status == 200
     assert copy.wait_requests(1)[0].body == b"" and main.requests[0].body == b"hello"
     assert copy.requests[0].header("content-length") is None
+    server.access_log(1)
 
 
 def test_off_and_other_handlers(either: Factory, backend: Callable[..., Backend]) -> None:
@@ -71,6 +74,7 @@ def test_off_and_other_handlers(either: Factory, backend: Callable[..., Backend]
     assert server.request("HEAD", "/static/a").status == 200
     methods = [request.method for request in copy.wait_requests(2)]
     assert methods[0] == "GET" and "/off" not in "".join(request.target for request in copy.requests)
+    server.access_log(4)
 
 
 def test_the_response_does_not_wait_but_the_connection_does(either: Factory, backend: Callable[..., Backend]) -> None:
