@@ -44,6 +44,7 @@ def test_it_hears_of_what_was_sent(either: Factory, backend: Callable[..., Backe
             assert told.header("x-uri") == "/page?a=b"
     assert server.get("/named/page").body == b"the page"
     assert one.wait_requests(4)[-1].target.startswith("/")
+    server.access_log(4, "logs/after.log")  # written when what is told has been answered
 
 
 def test_files_and_what_is_missing(either: Factory) -> None:
