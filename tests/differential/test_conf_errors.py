@@ -266,6 +266,8 @@ SERVER = [
     "set $ b;",
     "set $uri b;",
     "set $Uri b;",
+    "set $http_cookie b;",
+    "set $sent_http_link b;",
     "set $a;",
     "set $a $nosuch;",
     "set $a $;",

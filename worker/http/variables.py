@@ -365,8 +365,16 @@ _GETTERS: dict[str, Getter] = {
     "http_host": lambda r: r.header(b"host"),  # as it was sent, also where the target names another host
 }
 
+# of those that PREFIXES knows, the ones that no directive may take as a name of its own
+_REQUEST_FIELDS = "user_agent referer via x_forwarded_for cookie"
+_RESPONSE_FIELDS = (
+    "content_type content_length location last_modified connection keep_alive transfer_encoding cache_control link"
+)
+
 VARIABLES = [
     *(Variable(name, get) for name, get in _GETTERS.items()),
+    *(Variable(f"http_{name}", _http(name)) for name in _REQUEST_FIELDS.split()),
+    *(Variable(f"sent_http_{name}", _sent_http(name)) for name in _RESPONSE_FIELDS.split()),
     *(Variable(f"tcpinfo_{name}", _tcp_info(name)) for name in _TCP_INFO),
     Variable("args", lambda r: r.args or None, _set_args, changeable=True),
     Variable("request_id", lambda r: os.urandom(16).hex().encode(), cached=True),
