@@ -12,7 +12,10 @@ A request, read down this list, is [1] to [14]; what is not numbered serves seve
     http/
       server.py            accepts, counts, leaves
       protocol.py          [1] socket <-> reader; flow control
+      closing.py           [1] how a connection ends, and a request whose body nobody has read
       reader.py            [2] bytes -> request heads and body pieces (sans-IO)
+      head.py              [2] one request head, and what its fields say (sans-IO)
+      llhttp.py            httptools, for heads that are not usual
       wire.pyx             usual heads, split and put together in one pass (sans-IO)
       chunked.py           the chunked coding, both ways (sans-IO)
       request.py           [3] Request; [13] its one end, finish()

@@ -7,7 +7,7 @@ from headgate.conf.template import Template
 from headgate.worker.http.head import HTTP_11
 
 if TYPE_CHECKING:
-    from headgate.worker.http.head import Header
+    from headgate.worker.http.llhttp import Header
     from headgate.worker.http.request import Request
 
 

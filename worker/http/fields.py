@@ -4,7 +4,8 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from headgate.masterd.logfile import Level
-from headgate.worker.http.head import BadRequest, Header, RequestHead
+from headgate.worker.http.head import BadRequest, RequestHead
+from headgate.worker.http.llhttp import Header
 from headgate.worker.http.uri import is_authority
 
 if TYPE_CHECKING:

@@ -8,10 +8,9 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from headgate.worker.http.llhttp import Collector, Header, lenient
 from headgate.worker.http.wire import decimal, without
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-
-Header = tuple[bytes, bytes]
 
 HTTP_09: Final = 9
 HTTP_10: Final = 10
@@ -75,40 +74,11 @@ class RequestHead:
         return self.raw.lstrip(b"\r\n").split(b"\n", 1)[0].rstrip(b"\r")
 
 
-class _Collector:
-    """What httptools calls back; it is told each head's fields once."""
-
-    __slots__ = ("complete", "headers", "target")
-
-    def __init__(self) -> None:
-        self.headers: list[Header] = []
-        self.target = b""
-        self.complete = False
-
-    def on_url(self, url: bytes) -> None:
-        self.target = url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name, value.rstrip(b" \t")))
-
-    def on_message_complete(self) -> None:
-        self.complete = True
-
-
-_collector: Final = _Collector()
+_collector: Final = Collector()
 
 
 def _new_parser() -> HttpRequestParser:
-    parser = HttpRequestParser(_collector)
-    # framing and connection persistence are decided here, not by the parser
-    parser.set_dangerous_leniencies(
-        lenient_keep_alive=True,
-        lenient_data_after_close=True,
-        lenient_transfer_encoding=True,
-        lenient_chunked_length=True,
-        lenient_optional_cr_before_lf=True,
-    )
-    return parser
+    return lenient(HttpRequestParser(_collector))
 
 
 _parser = _new_parser()

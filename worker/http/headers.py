@@ -17,7 +17,7 @@ from headgate.worker.http.conf import Location
 from headgate.worker.http.output import http_date
 
 if TYPE_CHECKING:
-    from headgate.worker.http.head import Header
+    from headgate.worker.http.llhttp import Header
     from headgate.worker.http.request import Request
 
 CONTEXTS = HSL | Ctx.LOCATION_IF

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from headgate.masterd.logfile import Level
 from headgate.worker.http import error_line, filters, output
-from headgate.worker.http.head import HTTP_11, Header, RequestHead
+from headgate.worker.http.head import HTTP_11, RequestHead
+from headgate.worker.http.llhttp import Header
 from headgate.worker.suspension import ENDED, Suspension, step
 
 if TYPE_CHECKING:

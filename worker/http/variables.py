@@ -20,7 +20,7 @@ from headgate.worker.http.head import HTTP_09
 from headgate.worker.http.output import http_date
 
 if TYPE_CHECKING:
-    from headgate.worker.http.head import Header
+    from headgate.worker.http.llhttp import Header
     from headgate.worker.http.request import Request
 
 NGINX_VERSION = b"1.31.5"  # the language level

@@ -22,7 +22,7 @@ from headgate.worker.upstream.protocol import Protocol
 from headgate.worker.upstream.upstream import Upstream
 
 if TYPE_CHECKING:
-    from headgate.worker.http.head import Header
+    from headgate.worker.http.llhttp import Header
     from headgate.worker.http.request import Request
     from headgate.worker.proxy.http import ProxyConf
     from headgate.worker.proxy.target import Target

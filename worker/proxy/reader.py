@@ -11,7 +11,8 @@ even begin as a status line is refused too, where nginx would pass it on as HTTP
 import re
 from typing import Final
 
-from headgate.worker.http.head import HTTP_10, HTTP_11, Header
+from headgate.worker.http.head import HTTP_10, HTTP_11
+from headgate.worker.http.llhttp import Collector, Header, lenient
 from headgate.worker.http.wire import split_response
 from headgate.worker.upstream.header import HeadError, ResponseHead, understand
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -22,33 +23,11 @@ _VALID_PART: Final = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+(?::[^\x00-\x08
 _START: Final = b"HTTP/1."
 
 
-class _Collector:
-    __slots__ = ("complete", "headers")
-
-    def __init__(self) -> None:
-        self.headers: list[Header] = []
-        self.complete = False
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name, value.rstrip(b" \t")))
-
-    def on_message_complete(self) -> None:
-        self.complete = True
-
-
-_collector: Final = _Collector()
+_collector: Final = Collector()
 
 
 def _new_parser() -> HttpResponseParser:
-    parser = HttpResponseParser(_collector)
-    parser.set_dangerous_leniencies(
-        lenient_keep_alive=True,
-        lenient_data_after_close=True,
-        lenient_transfer_encoding=True,
-        lenient_chunked_length=True,
-        lenient_optional_cr_before_lf=True,
-    )
-    return parser
+    return lenient(HttpResponseParser(_collector))
 
 
 _parser = _new_parser()

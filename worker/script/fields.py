@@ -12,7 +12,7 @@ from headgate.worker.subrequest import subrequest as engine
 
 if TYPE_CHECKING:
     from headgate.worker.http import request as http
-    from headgate.worker.http.head import Header
+    from headgate.worker.http.llhttp import Header
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 

@@ -14,7 +14,7 @@ from headgate.worker.http.request import CHILD
 from headgate.worker.subrequest.subrequest import SubrequestError, subrequest
 
 if TYPE_CHECKING:
-    from headgate.worker.http.head import Header
+    from headgate.worker.http.llhttp import Header
     from headgate.worker.http.request import Request
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import asyncio
     from typing import Unpack
 
-    from headgate.worker.http.head import Header
+    from headgate.worker.http.llhttp import Header
 
 # of the main request's response: a part of it is not to be left out or cut by them
 _NOT_INHERITED = frozenset(

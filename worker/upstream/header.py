@@ -9,7 +9,8 @@ Names are learned by spelling, so that the usual field costs one dict look-up.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from headgate.worker.http.head import HTTP_11, Header
+from headgate.worker.http.head import HTTP_11
+from headgate.worker.http.llhttp import Header
 from headgate.worker.http.output import REASONS
 from headgate.worker.http.request import ONE_RANGE
 from headgate.worker.http.special import absolute
