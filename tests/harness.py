@@ -59,6 +59,31 @@ def until(condition: Callable[[], object], what: str | Callable[[], str], timeou
         time.sleep(0.005)
 
 
+def descriptors(pid: int) -> dict[int, str]:
+    """What a process has open, by number: `socket:[inode]`, `pipe:[inode]`, a path. Without what closes meanwhile."""
+    found = {}
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found[int(name)] = os.readlink(f"/proc/{pid}/fd/{name}")
+    return found
+
+
+def listening(pid: int) -> set[str]:
+    """The inodes of a process's listening TCP sockets."""
+    return set(_sockets(pid, "0A"))
+
+
+def connected(pid: int) -> list[str]:
+    """The inodes of a process's TCP connections."""
+    return _sockets(pid, "01")
+
+
+def _sockets(pid: int, state: str) -> list[str]:
+    own = set(descriptors(pid).values())
+    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    return [row[9] for row in rows if row[3] == state and f"socket:[{row[9]}]" in own]
+
+
 def session_members(session: int) -> list[int]:
     """The pids of the live processes of a session (one that a test started, so named by its leader's pid)."""
     found = []

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 
 from tests.client import build
-from tests.harness import Server, until
+from tests.harness import Server, descriptors, until
 
 Factory = Callable[..., Server]
 COMBINED = re.compile(
@@ -184,7 +184,7 @@ def test_files_of_names_stay_open(either: Factory) -> None:
     (worker,) = server.workers()
 
     def kept() -> set[str]:
-        names = {os.path.basename(os.readlink(f"/proc/{worker}/fd/{fd}")) for fd in os.listdir(f"/proc/{worker}/fd")}
+        names = {os.path.basename(name) for name in descriptors(worker).values()}
         return names & {"a.log", "b.log", "c.log"}
 
     def write(name: str, path: str = "/") -> None:

@@ -1,6 +1,5 @@
 """client_body_buffer_size, client_body_in_file_only, client_body_in_single_buffer, client_body_temp_path; as nginx."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 
 from tests.backends import Backend, Reply, Request
 from tests.client import chunked
-from tests.harness import Server, until
+from tests.harness import Server, descriptors, until
 
 Factory = Callable[..., Server]
 BODY = bytes(range(97, 123)) * 20_000
@@ -155,8 +154,7 @@ def test_an_aborted_upload_leaves_no_file(headgate: Factory, backend: Callable[.
             server.expect_log(WARNING)
 
     def open_files() -> list[str]:
-        links = [os.readlink(entry) for entry in Path(f"/proc/{worker}/fd").iterdir() if entry.is_symlink()]
-        return [link for link in links if "temp_client_body" in link]
+        return [name for name in descriptors(worker).values() if "temp_client_body" in name]
 
     until(lambda: not open_files(), "temporary files closed")
     assert not list((server.prefix / "temp_client_body").iterdir())

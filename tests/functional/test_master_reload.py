@@ -7,10 +7,9 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 from tests.client import Client
-from tests.harness import Server, until
+from tests.harness import Server, descriptors, listening, until
 
 Factory = Callable[..., Server]
 
@@ -31,17 +30,9 @@ def refused(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def listening(pid: int) -> set[str]:
-    """The inodes of a process's listening TCP sockets."""
-    own = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd") if int(fd) > 2}
-    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
-    return {row[9] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in own}
-
-
 def pipes(pid: int) -> list[str]:
     """The pipes that a process has."""
-    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd") if int(fd) > 2]
-    return [link for link in links if link.startswith("pipe:")]
+    return [name for fd, name in descriptors(pid).items() if fd > 2 and name.startswith("pipe:")]
 
 
 def test_new_workers_serve_the_new_configuration(headgate: Factory) -> None:
@@ -89,7 +80,7 @@ def test_unwritable_log_leaves_the_old_one_serving(headgate: Factory) -> None:
     server = headgate(SPARE + SITE)
     server.allow("No such file or directory")
     until(lambda: not pipes(server.pid), "the worker said that it serves")
-    descriptors = len(os.listdir(f"/proc/{server.pid}/fd"))
+    before = len(descriptors(server.pid))
     server.configure(OTHER.replace("server {", "access_log nowhere/a.log; server {"))
     server.send_signal(signal.SIGHUP)
     server.expect_log(
@@ -97,7 +88,7 @@ def test_unwritable_log_leaves_the_old_one_serving(headgate: Factory) -> None:
     )
     assert server.get("/").status == 200
     assert refused(server.port(1))
-    assert len(os.listdir(f"/proc/{server.pid}/fd")) == descriptors, "what was opened is closed again"
+    assert len(descriptors(server.pid)) == before, "what was opened is closed again"
 
 
 def test_addresses_come_go_and_stay(headgate: Factory) -> None:

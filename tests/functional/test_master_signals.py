@@ -11,7 +11,7 @@ import pytest
 
 from tests.backends import Backend, Request
 from tests.client import Client
-from tests.harness import Server, until
+from tests.harness import Server, connected, until
 
 Factory = Callable[..., Server]
 
@@ -39,21 +39,8 @@ def half_a_request(server: Server) -> Client:
     """A connection that a worker has accepted and reads a request from."""
     probe = server.client()
     probe.send(b"GET / HTTP/1.1\r\n")
-    until(lambda: any(_connections(worker) for worker in server.workers()), "the connection in a worker")
+    until(lambda: any(connected(worker) for worker in server.workers()), "the connection in a worker")
     return probe
-
-
-def _connections(pid: int) -> int:
-    """How many accepted TCP connections a process has."""
-    inodes = set()
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        try:
-            target = os.readlink(f"/proc/{pid}/fd/{fd}")
-        except FileNotFoundError:
-            continue
-        inodes.add(target.removeprefix("socket:[").rstrip("]"))
-    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
-    return sum(row[3] == "01" and row[9] in inodes for row in rows)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT], ids=lambda number: number.name)

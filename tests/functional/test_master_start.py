@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Server, until
+from tests.harness import Server, listening, until
 
 Factory = Callable[..., Server]
 
@@ -213,25 +213,18 @@ def test_error_log_on_standard_error(headgate: Factory) -> None:
 def test_reuseport_gives_each_worker_a_socket(headgate: Factory) -> None:
     site = SITE.replace("%%PORT_0%%", "%%PORT_0%% reuseport")
     server = headgate("worker_processes 2;" + site)
-    assert len(_sockets(server.pid)) == 2
-    until(lambda: [len(_sockets(worker)) for worker in server.workers()] == [1, 1], "each worker has its own alone")
-    first = _sockets(server.pid)
+    assert len(listening(server.pid)) == 2
+    until(lambda: [len(listening(worker)) for worker in server.workers()] == [1, 1], "each worker has its own alone")
+    first = listening(server.pid)
     server.reload("worker_processes 3;" + site)
-    assert first < _sockets(server.pid)
-    assert len(_sockets(server.pid)) == 3
+    assert first < listening(server.pid)
+    assert len(listening(server.pid)) == 3
     server.reload("worker_processes 1;" + SITE)
-    until(lambda: len(_sockets(server.pid)) == 1, "one socket")
-    assert _sockets(server.pid) < first
+    until(lambda: len(listening(server.pid)) == 1, "one socket")
+    assert listening(server.pid) < first
     server.reload("worker_processes 2;" + site)
-    assert len(_sockets(server.pid)) == 2
+    assert len(listening(server.pid)) == 2
     assert server.get("/").status == 200
-
-
-def _sockets(pid: int) -> set[str]:
-    """The inodes of a process's listening TCP sockets."""
-    own = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd") if int(fd) > 2}
-    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
-    return {row[9] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in own}
 
 
 def test_sockets_passed_by_systemd(headgate: Factory) -> None:
@@ -255,7 +248,7 @@ def test_sockets_passed_by_systemd(headgate: Factory) -> None:
     try:
         until(lambda: (server.prefix / "logs/nginx.pid").exists(), "the pid file")
         assert server.get("/").status == 200
-        assert _sockets(process.pid) == {str(inode)}
+        assert listening(process.pid) == {str(inode)}
         assert server.matching(rf"\[warn\] .* inherited socket 127.0.0.1:{other} is in no listen directive, closed")
     finally:
         os.kill(process.pid, signal.SIGQUIT)

@@ -5,13 +5,13 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from tests.backends import Backend, Reply, Request, echo
 from tests.client import Client, build, chunked
-from tests.harness import Server, until
+from tests.harness import Server, descriptors, until
 
 Factory = Callable[..., Server]
 BIG = os.urandom(1 << 20) * 16
@@ -377,22 +377,18 @@ def test_many_uploads_leave_no_descriptor(headgate: Factory, backend: Callable[.
     server = headgate(site(peer.address))
     (worker,) = server.workers()
 
-    def descriptors() -> Iterator[str]:
-        for name in os.listdir(f"/proc/{worker}/fd"):
-            try:
-                yield os.readlink(f"/proc/{worker}/fd/{name}")
-            except FileNotFoundError:
-                continue
-
     def count() -> int:
-        return sum(not link.startswith("pipe:") for link in descriptors())
+        return sum(not name.startswith("pipe:") for name in descriptors(worker).values())
 
     for target in ("/", "/streamed"):
         assert server.request("PUT", target, body=BIG[:1_000_000]).status == 200
-    until(lambda: not any("temp_" in link for link in descriptors()), "temporary files closed")
+    until(lambda: not any("temp_" in link for link in descriptors(worker).values()), "temporary files closed")
     before = count()
     for target in ("/", "/streamed") * 10:
         with Client(server.port()) as client:
             client.send(build("PUT", target, {"Content-Length": "5000000"}, BIG[:1_000_000]))
         assert server.request("PUT", target, body=BIG[:1_000_000]).status == 200
-    until(lambda: count() <= before, lambda: f"{count()} descriptors where {before} were: {sorted(descriptors())}")
+    until(
+        lambda: count() <= before,
+        lambda: f"{count()} descriptors where {before} were: {sorted(descriptors(worker).values())}",
+    )

@@ -1,6 +1,5 @@
 """queue: requests that find no server wait for one, in the order in which they came to any worker."""
 
-import contextlib
 import os
 import re
 import signal
@@ -12,7 +11,7 @@ import pytest
 from tests import balancing
 from tests.backends import Backend
 from tests.client import Client, build
-from tests.harness import Server, until
+from tests.harness import Server, descriptors, until
 
 Factory = Callable[..., Server]
 Backends = Callable[..., Backend]
@@ -142,10 +141,8 @@ def worker_of(server: Server, client: Client) -> int:
         rows = [line.split() for line in table][1:]
     (socket,) = [f"socket:[{row[9]}]" for row in rows if (row[1][-5:], row[2][-5:]) == ends]
     for pid in server.workers():
-        for fd in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(FileNotFoundError):
-                if os.readlink(f"/proc/{pid}/fd/{fd}") == socket:
-                    return pid
+        if socket in descriptors(pid).values():
+            return pid
     raise AssertionError("no worker has it")
 
 
