@@ -158,5 +158,4 @@ class MemcachedConf(PassConf, level=Ctx.LOCATION, prefix="memcached", only=_ONLY
     force_ranges = True
 
     PROTOCOL = Memcached
-    PORT = 11211
     INTERCEPT_404 = True

@@ -267,7 +267,7 @@ def known_group(http: "HttpConf", host: str, port: int) -> Group | None:
 def find_group(http: "HttpConf", host: str, port: int, file: str, line: int) -> Group:
     """The group that a proxy_pass names: an upstream block, or an implicit group of the host's addresses.
 
-    `port` is the one in `host` or, without one there, the default. Raises ConfError.
+    `port` is the one in `host` or, without one there, the default; 0 when there is none. Raises ConfError.
     """
     known = known_group(http, host, port)
     if known is not None:
@@ -278,6 +278,8 @@ def find_group(http: "HttpConf", host: str, port: int, file: str, line: int) -> 
         block = http.groups.get(name.lower())
         if number and block is not None and not block.implicit:
             raise ConfError(f'upstream "{name}" may not have port {number}', file, line)
+        if not number and not port:
+            raise ConfError(f'no port in upstream "{host}"', file, line)
     key = _implicit_key(host.lower(), port)
     server = ServerSpec(host, resolve(host, port, file, line, name))
     group = http.groups[key] = Group(key, [server], keepalive_conf=KeepaliveConf(0), implicit=True)

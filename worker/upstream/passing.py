@@ -1,7 +1,7 @@
 """`NAME_pass` for an upstream protocol that needs no URL: an upstream's name, `host[:port]` or `unix:path`.
 
-A protocol's module subclasses `PassConf` and says `PROTOCOL` and `PORT`; the directive, all that upstream protocols
-share, and the content handler come with it.
+A protocol's module subclasses `PassConf` and says `PROTOCOL` and, where one goes without saying, `PORT`; the directive,
+all that upstream protocols share, and the content handler come with it.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class PassConf(UpstreamConf, level=Ctx.LOCATION):
     """`class FingerConf(PassConf, level=Ctx.LOCATION, prefix="finger")` makes finger_pass, finger_read_timeout ..."""
 
     PROTOCOL: ClassVar[Callable[[], "UpstreamProtocol"]]  # called for every request
-    PORT: ClassVar[int]  # where none is given
+    PORT: ClassVar[int] = 0  # where none is given; 0: a host must be given one
 
     pass_: Target | None = directive("_pass", Ctx.LOCATION | Ctx.LOCATION_IF, "1", Target, inherit=False)
 
