@@ -6,6 +6,7 @@ gets `on_deadline()`. Moving a deadline later, the common case, costs nothing bu
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from typing import Final
 
 from mypy_extensions import mypyc_attr
@@ -14,7 +15,7 @@ TICK: Final = 0.05  # seconds
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)  # not all that waits is compiled
-class Timed:
+class Timed(ABC):
     """What can be filed: `filed` is the bucket it lies in, 0 for none; both belong to `Timers`."""
 
     __slots__ = ("deadline", "filed")
@@ -23,8 +24,9 @@ class Timed:
         self.deadline = 0.0
         self.filed = 0
 
+    @abstractmethod
     def on_deadline(self) -> None:
-        raise NotImplementedError
+        """The deadline has come; there is none any more."""
 
 
 class Timers:

@@ -156,6 +156,27 @@ def test_values(headgate: Factory, backend: Callable[..., Backend]) -> None:
     assert redis.commands == len(redis.values) + 2
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "error"),
+    [
+        ("def finalize_request", "def finalize", "upstream protocol Redis must have finalize_request"),
+        (
+            "def create_request",
+            "create_request = None\n\n    def make",
+            "upstream protocol Redis must have create_request",
+        ),
+        ("    PROTOCOL = Redis\n", "", "RedisConf must say its PROTOCOL"),
+    ],
+)
+def test_a_protocol_that_is_not_whole(headgate: Factory, old: str, new: str, error: str) -> None:
+    """It is refused when the configuration is read."""
+    files = {"redis.py": REDIS.replace(old, new, 1)}
+    running = headgate(redis_conf("127.0.0.1:1"), files=files, start=False)
+    done = running.check()
+    assert done.returncode == 1
+    assert f"{error} in {running.prefix}/nginx.conf:" in done.stderr
+
+
 def test_answers_that_are_none(headgate: Factory, backend: Callable[..., Backend]) -> None:
     peer = backend(connection=RedisServer({b"a": b"one"}))
     running = headgate(redis_conf(peer.address), files={"redis.py": REDIS})

@@ -42,8 +42,13 @@ class Transport:
         self.calls.append("close")
 
 
+class Connection(Writer):
+    def on_deadline(self) -> None:
+        pass
+
+
 def writer(outbox: Outbox, calls: list[Any], broken: bool = False) -> Writer:
-    made = Writer(outbox)
+    made = Connection(outbox)
     made.transport = Transport(calls, broken)
     return made
 

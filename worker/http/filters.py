@@ -10,6 +10,7 @@ between them then. Whoever keeps input back because it waits for something sets 
 that no more of it is made meanwhile; it owes a `push` with `last` once it was given one.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ Push = Callable[[bytes, bool], None]  # body bytes, and whether they are the las
 HELD_ORDER, HELD_FILTER = 1, 2
 
 
-class BodyFilter:
+class BodyFilter(ABC):
     """One response's body filter."""
 
     __slots__ = ("push", "request")
@@ -32,8 +33,9 @@ class BodyFilter:
     def __init__(self, request: "Request") -> None:
         self.request = request
 
+    @abstractmethod
     def __call__(self, data: bytes, last: bool) -> None:
-        raise NotImplementedError(f"{type(self).__name__} must be callable with (data, last)")
+        """What comes next of the body; `last`: that was all."""
 
 
 def link(filters: list[BodyFilter], end: Push) -> None:

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 from headgate.conf.directive import Call, Ctx, directive
+from headgate.conf.errors import ConfError
 from headgate.worker.upstream.conf import UpstreamConf
 from headgate.worker.upstream.directives import find_group
+from headgate.worker.upstream.protocol import REQUIRED
 from headgate.worker.upstream.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class PassConf(UpstreamConf, level=Ctx.LOCATION):
         super().finish(scope)
         target = self.pass_
         if target is not None:
+            _check(type(self), target)
             http: HttpConf = scope.config.http
             http.finishers.append(lambda: target.find(http, self.PORT))
 
@@ -54,6 +57,16 @@ class PassConf(UpstreamConf, level=Ctx.LOCATION):
         if self.pass_ is not None and node.kind != "server":
             node.handler = _Handler(self, self.pass_)
             node.auto_redirect = node.name.endswith(b"/")
+
+
+def _check(conf: type[PassConf], target: Target) -> None:
+    """A protocol that lacks what every one must have is told of at the start, not by the first request."""
+    protocol = getattr(conf, "PROTOCOL", None)
+    if protocol is None:
+        raise ConfError(f"{conf.__name__} must say its PROTOCOL", *target.place)
+    missing = [name for name in REQUIRED if isinstance(protocol, type) and not callable(getattr(protocol, name, None))]
+    if missing:
+        raise ConfError(f"upstream protocol {protocol.__name__} must have {' and '.join(missing)}", *target.place)
 
 
 class _Handler:

@@ -1,6 +1,6 @@
 """What an upstream protocol does by default: subclass it and fill create_request, process_header, finalize_request."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from headgate.masterd.logfile import Level
 from mypy_extensions import mypyc_attr
@@ -9,20 +9,14 @@ if TYPE_CHECKING:
     from headgate.worker.upstream.upstream import Upstream
 
 
+REQUIRED: Final = ("create_request", "process_header", "finalize_request")  # what has no default
+
+
 @mypyc_attr(allow_interpreted_subclasses=True)  # a py_module's
 class Protocol:
     """Defaults of `contract.UpstreamProtocol`: a body of head.length bytes, or all up to the server's close."""
 
     __slots__ = ()
-
-    def create_request(self, u: "Upstream") -> bytes:
-        raise NotImplementedError(f"{type(self).__name__} must have create_request")
-
-    def process_header(self, u: "Upstream", data: bytes) -> int | None:
-        raise NotImplementedError(f"{type(self).__name__} must have process_header")
-
-    def finalize_request(self, u: "Upstream", status: int) -> None:
-        raise NotImplementedError(f"{type(self).__name__} must have finalize_request")
 
     def reinit_request(self, u: "Upstream") -> None:
         pass

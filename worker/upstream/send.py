@@ -8,6 +8,7 @@ Where both sides are plain the kernel moves the bytes: sendfile from the body's 
 """
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,7 @@ async def _taken(u: "Upstream") -> bool:
     return conn.data is said and not conn.eof
 
 
-class Sender:
+class Sender(ABC):
     """A body on its way to the server, its head going first."""
 
     __slots__ = ("body", "conn", "tap", "u")
@@ -78,9 +79,9 @@ class Sender:
         self.body = body
         self.tap: Tap | None = None  # the server's socket, when the kernel writes to it
 
+    @abstractmethod
     async def run(self) -> None:
         """Go on; returns when u.body_sent is set, or the server has said something new."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Sent, or not wanted any more. Idempotent."""
