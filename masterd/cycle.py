@@ -7,7 +7,7 @@ fails, what it has opened is closed again, the old one has not been touched, and
 import os
 import resource
 import stat
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from headgate.conf.build import Config, load
@@ -147,7 +147,8 @@ class Cycle:
     def leave_starter(self, word: bytes = b"") -> None:
         """Tell the process that waits for the pid file `word`, and no more; without a word it goes on waiting."""
         if self.starter >= 0:
-            os.write(self.starter, word)
+            with suppress(BrokenPipeError):  # it may have been killed meanwhile
+                os.write(self.starter, word)
             os.close(self.starter)
             self.starter = -1
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.backends import Backend, Reply, Request
-from tests.client import chunked
+from tests.client import build, chunked
 from tests.harness import Server, descriptors, until
 
 Factory = Callable[..., Server]
@@ -175,3 +175,19 @@ def test_subrequests_have_the_body_too(either: Factory, backend: Callable[..., B
     reply = server.request("POST", "/page", body=BODY[:size])
     assert reply.text == "/one /two"
     assert sorted(request.target for request in peer.requests) == ["/one", "/page", "/two"]
+
+
+def test_the_location_says_how_long_to_wait_after_a_body_nobody_read(either: Factory) -> None:
+    server = either("""
+        http {
+            server {
+                listen 127.0.0.1:%%PORT_0%%;
+                keepalive_timeout 60s;
+                location / { keepalive_timeout 200ms; return 200 "unread"; }
+            }
+        }""")
+    client = server.client()
+    client.send(build("POST", "/", {"Content-Length": "10"}, b"first"))
+    assert client.response().text == "unread"
+    client.send(b"later")
+    assert client.closed()

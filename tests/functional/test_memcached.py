@@ -2,12 +2,13 @@
 
 import gzip
 import socket
+import threading
 from collections.abc import Callable
 
 import pytest
 
 from tests.backends import Backend
-from tests.client import TruncatedError
+from tests.client import TruncatedError, build
 from tests.harness import Server
 
 Factory = Callable[..., Server]
@@ -27,6 +28,7 @@ VALUES: dict[bytes, tuple[int, bytes]] = {
 WRONG = {  # what is said of a key, and the line that it is worth
     b"/v/key": (b"VALUE other 0 1\r\nx\r\nEND\r\n", r"memcached sent invalid key in response .* for key \"/v/key\""),
     b"/v/length": (b"VALUE /v/length 0 x\r\nx\r\nEND\r\n", "memcached sent invalid length in response"),
+    b"/v/large": (b"VALUE /v/large 0 " + b"9" * 30 + b"\r\nx\r\nEND\r\n", "memcached sent invalid length in response"),
     b"/v/flags": (b"VALUE /v/flags a 1\r\nx\r\nEND\r\n", "memcached sent invalid flags in response"),
     b"/v/error": (b"ERROR\r\n", 'memcached sent invalid response: "ERROR"'),
     b"/v/newline": (b"END\n", "memcached sent invalid response"),
@@ -162,6 +164,27 @@ def test_what_is_refused(either: Factory, backend: Backends) -> None:
     assert server.request("POST", "/v/plain.html", body=b"x").status == 405
     assert server.get("/unset/").status == 500
     assert server.matching(r'the "\$memcached_key" variable is not set')
+
+
+def test_what_is_not_for_the_client_goes_on_without_it(either: Factory, backend: Backends) -> None:
+    left = threading.Event()
+
+    def fails(sock: socket.socket) -> None:
+        sock.recv(1000)
+        left.wait(10)
+
+    one, two = backend(connection=fails), backend(connection=memcached)
+    conf = config(one, two).replace(
+        "location = /none", 'location /after { post_action /v/x; return 200 "done"; } location = /none'
+    )
+    server = either(conf)
+    server.allow("prematurely closed")
+    with server.client() as client:
+        client.send(build("GET", "/after"))
+        assert client.response().text == "done"
+        one.wait_connections(1)
+    left.set()
+    two.wait_connections(1)
 
 
 @pytest.mark.parametrize(

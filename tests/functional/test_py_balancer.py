@@ -129,11 +129,28 @@ class Failing:
     def fails(self, where, result):
         if where == self.how:
             raise ValueError("in " + where)
+        if "exit-" + where == self.how:
+            raise SystemExit("in " + where)
         return result
 """
 
 
-@pytest.mark.parametrize("how", ["init", "get", "free", "notify", "untaken", "strange", "keeps"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "init",
+        "get",
+        "free",
+        "notify",
+        "exit-init",
+        "exit-get",
+        "exit-free",
+        "exit-notify",
+        "untaken",
+        "strange",
+        "keeps",
+    ],
+)
 def test_a_mistake_costs_no_request_and_no_count(headgate: Factory, backend: Backends, how: str) -> None:
     peers = balancing.make(backend, "ab")
     block = f"py_balancer failing.py:Failing {how}; server {{a}} max_conns=2; server {{b}} max_conns=2; queue 3;"

@@ -63,6 +63,7 @@ def server(either: Factory) -> Server:
         ("[2001:db8::1]", None, None),
         ("192.0.2.1:0", None, None),
         ("192.0.2.1:x", None, None),
+        pytest.param("192.0.2.1:" + "9" * 5000, None, None, id="endless port"),
         ("unix:", None, None),
         ("nonsense", None, None),
         ("", None, None),

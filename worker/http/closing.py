@@ -40,7 +40,8 @@ def discard(conn: "Connection") -> None:
     """Throw away what has arrived; go on with the next request, or close, when that was all."""
     reader = conn.reader
     worker = conn.worker
-    core = conn.core()
+    assert conn.served is not None
+    core = conn.served.core
     if conn.state is LINGERING:
         reader.data = b""
     else:
@@ -67,6 +68,7 @@ def close(conn: "Connection", r: "Request") -> None:
     core = r.location.core
     if core.lingering_close == "always" or (core.lingering_close == "on" and conn.reader.data and not conn.eof):
         conn.state = LINGERING
+        conn.served = r.location
         conn.linger_until = conn.worker.loop.time() + core.lingering_time
         conn.reader.data = b""
         _half_close(conn)

@@ -59,7 +59,6 @@ class Location:
         "error_log",
         "filters",
         "handler",
-        "index_phase",
         "internal",
         "keepalive_disable",
         "keepalive_header",

@@ -25,6 +25,6 @@ def context(r: "Request") -> str:
     return text + (f', referrer: "{os.fsdecode(referer)}"' if referer is not None else "")
 
 
-def described(failure: Exception) -> str:
+def described(failure: BaseException) -> str:
     """The traceback, its lines parted by bars."""
     return "".join(traceback.format_exception(failure)).rstrip().replace("\n", " | ")

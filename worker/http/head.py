@@ -1,7 +1,7 @@
 """[2] One request head: its parts, and what its fields say of framing and persistence (sans-IO, over httptools).
 
-httptools checks and splits the head; what it means is decided here (RFC 9112 sections 2, 6, 7). `BadRequest` refuses
-it. Heads are parsed whole, so one httptools parser serves all connections of the worker.
+A head that is not usual (`wire`) is checked and split by httptools; what it means is decided here (RFC 9112 sections 2,
+6, 7). `BadRequest` refuses it. Heads are parsed whole, so one httptools parser serves all connections of the worker.
 """
 
 import re
@@ -125,7 +125,7 @@ def understand(head: RequestHead) -> RequestHead:
         elif len(_plain) < 1024 and len(name) < 64:
             _plain.add(name)
     if head.chunked:
-        _check_framing(head)
+        _check_coding(head)
     return head
 
 
@@ -265,14 +265,13 @@ _FRAMING: Final[dict[bytes, Learn]] = {
 _plain: Final[set[bytes]] = set()  # names that mean nothing here, by the client's spelling
 
 
-def _check_framing(head: RequestHead) -> None:
-    if head.chunked:
-        if head.coding != b"chunked":
-            raise BadRequest(501, f'client sent unknown "Transfer-Encoding": "{_text(head.coding)}"')
-        if head.version < HTTP_11:
-            raise BadRequest(400, 'client sent HTTP/1.0 request with "Transfer-Encoding" header')
-        if head.content_length is not None:
-            raise BadRequest(400, 'client sent "Content-Length" and "Transfer-Encoding" headers at the same time')
+def _check_coding(head: RequestHead) -> None:
+    if head.coding != b"chunked":
+        raise BadRequest(501, f'client sent unknown "Transfer-Encoding": "{_text(head.coding)}"')
+    if head.version < HTTP_11:
+        raise BadRequest(400, 'client sent HTTP/1.0 request with "Transfer-Encoding" header')
+    if head.content_length is not None:
+        raise BadRequest(400, 'client sent "Content-Length" and "Transfer-Encoding" headers at the same time')
 
 
 def _text(value: bytes) -> str:

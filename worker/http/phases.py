@@ -24,7 +24,6 @@ NAMED: Final = -2  # r.location is a named location: go on with its rewrite phas
 STOP: Final = -3  # of a rewrite rule: the rest of the rules is left out
 CONTENT: Final = -4  # r.location is known and its access granted: go on with the content phase
 ALLOWED: Final = -5  # of an access handler: the request may come in
-PHASES = ("server_rewrite", "find_location", "rewrite", "preaccess", "access", "precontent", "content", "log")
 
 
 _CHALLENGES = (b"www-authenticate", b"proxy-authenticate")

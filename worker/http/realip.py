@@ -13,6 +13,7 @@ from headgate.conf.directive import HSL, Call, Conf, Ctx, directive
 from headgate.conf.template import Variable, fsencode
 from headgate.worker.http.access import Rule, network, number
 from headgate.worker.http.conf import Location
+from headgate.worker.http.wire import decimal
 
 if TYPE_CHECKING:
     from headgate.worker.http.request import Request
@@ -72,18 +73,15 @@ class RealIp:
 
     def __call__(self, r: "Request") -> None:
         if r.conn.peer is None:
-            value = r.header_all(_FORWARDED) if self._header == _FORWARDED else self._first(r)
+            value = r.header_all(_FORWARDED) if self._header == _FORWARDED else r.header(self._header)
             found = self._forwarded(r.conn.remote_addr, value) if value else None
             if found is not None:
                 r.conn.stand_in(*found)
 
-    def _first(self, r: "Request") -> bytes | None:
-        return next((value for name, value in r.headers if name.lower() == self._header), None)
-
     def _forwarded(self, address: bytes, value: bytes) -> tuple[bytes, int] | None:
         """The last address of a list that came from `address`; with `real_ip_recursive` the last not trusted."""
         found = None
-        while any(rule.holds(*number(address)) for rule in self._rules):
+        while self._trusted(address):
             value = value.rstrip(b" ,")
             start = max(value.rfind(b" ", 1), value.rfind(b",", 1)) + 1
             parsed = parse(value[start:])
@@ -95,6 +93,10 @@ class RealIp:
             value = value[: start - 1]
         return found
 
+    def _trusted(self, address: bytes) -> bool:
+        family, value = number(address)
+        return any(rule.holds(family, value) for rule in self._rules)
+
 
 def parse(text: bytes) -> tuple[bytes, int] | None:
     """`1.2.3.4`, `::1`, `1.2.3.4:80` or `[::1]:80` as address and port (0: none); None for anything else."""
@@ -103,9 +105,9 @@ def parse(text: bytes) -> tuple[bytes, int] | None:
         return address, 0
     host, colon, port = text[1:].partition(b"]:") if text.startswith(b"[") else text.partition(b":")
     address = _numeric(host)
-    if address is None or not colon or not port.isdigit() or not 0 < int(port) < 65536:
+    if address is None or not colon or not 0 < decimal(port) < 65536:
         return None
-    return address, int(port)
+    return address, decimal(port)
 
 
 def _numeric(text: bytes) -> bytes | None:

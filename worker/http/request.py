@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from headgate.masterd.logfile import Level
 from headgate.worker.http import error_line, filters, output
-from headgate.worker.http.head import HTTP_11, RequestHead
+from headgate.worker.http.head import RequestHead
 from headgate.worker.http.llhttp import Header
 from headgate.worker.suspension import ENDED, Suspension, step
 
@@ -430,7 +430,3 @@ class Request:
     def bytes_sent(self) -> int:
         """Bytes sent to the client for this request, head included."""
         return self.conn.sent - self.bytes_sent_before
-
-    @property
-    def is_http11(self) -> bool:
-        return self.version >= HTTP_11

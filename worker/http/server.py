@@ -30,8 +30,8 @@ class HttpWorker:
     """What all connections of a worker share."""
 
     __slots__ = (
-        "_servers", "accepted", "backends", "connections", "grace_over", "groups", "handled", "leaving", "limit", "log",
-        "loop", "outbox", "requests", "reused", "timers",
+        "_servers", "backends", "connections", "grace_over", "groups", "leaving", "limit", "log", "loop", "outbox",
+        "reused", "timers",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, log: "ErrorLog", limit: int) -> None:
@@ -46,8 +46,6 @@ class HttpWorker:
         self.groups: list[Group] = []
         self.leaving = False
         self.grace_over = False  # whoever becomes idle now is closed
-        self.accepted = 0
-        self.handled = 0
         self._servers: list[asyncio.Server] = []
 
     def listen(self, sockets: "Sequence[tuple[Listen, socket.socket]]") -> None:
@@ -75,11 +73,9 @@ class HttpWorker:
 
     def admit(self, conn: Connection) -> bool:
         """Count a new connection in, unless worker_connections is reached."""
-        self.accepted += 1
         if not self.room():
             self.log.emit(Level.ALERT, f"{self.limit} worker_connections are not enough")
             return False
-        self.handled += 1
         self.connections.add(conn)
         return True
 

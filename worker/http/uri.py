@@ -20,7 +20,6 @@ _SAFE_PATH: Final = bytes(c for c in range(0x21, 0x7F) if c not in b'"#%<>?\\^`{
 _SAFE_ARGS: Final = bytes(c for c in range(0x21, 0x7F) if c not in b'"#%&+;<>?\\^`{|}')
 _SAFE_HTML: Final = bytes(c for c in range(0x21, 0x7F) if c not in b"\"#%'<>\\^`{|}")
 _SAFE_MEMCACHED: Final = bytes(c for c in range(0x21, 0x100) if c != 0x25)
-_SAFE_COMPONENT: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 
 _seen: Final[dict[tuple[bytes, bool], tuple[bytes, bytes]]] = {}
 
@@ -132,11 +131,6 @@ def escape_uri(path: bytes) -> bytes:
 def escape_args(text: bytes) -> bytes:
     """As nginx's NGX_ESCAPE_ARGS, for captures and variables put into arguments."""
     return _escape(text, _SAFE_ARGS)
-
-
-def escape_component(text: bytes) -> bytes:
-    """Leave only RFC 3986 unreserved characters (NGX_ESCAPE_URI_COMPONENT)."""
-    return _escape(text, _SAFE_COMPONENT)
 
 
 def escape_html(text: bytes) -> bytes:

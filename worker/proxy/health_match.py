@@ -25,7 +25,6 @@ _STATUSES = re.compile(r"([1-9]\d\d)(?:-([1-9]\d\d))?")
 class Match:
     """The conditions of one block: each says whether it is met."""
 
-    name: str
     status: Callable[[int], bool] | None = None
     headers: "list[Callable[[ResponseHead], bool]]" = field(default_factory=list)
     body: Callable[[bytes], bool] | None = None
@@ -44,7 +43,7 @@ class Match:
         return None
 
 
-DEFAULT = Match("", lambda status: 200 <= status < 400)
+DEFAULT = Match(lambda status: 200 <= status < 400)
 
 
 class MatchConf(Conf, level=Ctx.HTTP):
@@ -60,7 +59,7 @@ def match(call: Call) -> None:
     matches = vars(call.conf(MatchConf)).setdefault("matches", {})
     if name in matches:
         raise call.error_at(f'duplicate match "{name}"')
-    matches[name] = made = Match(name)
+    matches[name] = made = Match()
     for line in call.statement.block or ():
         if line.error is not None:
             raise line.error

@@ -10,6 +10,7 @@ from headgate.conf import slots
 from headgate.conf.directive import HSL, Call, Ctx, directive
 from headgate.masterd.logfile import Level
 from headgate.worker.http import types, uri
+from headgate.worker.http.wire import decimal
 from headgate.worker.upstream.errors import GiveUp, Kind, UpstreamError
 from headgate.worker.upstream.header import ResponseHead
 from headgate.worker.upstream.passing import PassConf, Target
@@ -92,18 +93,20 @@ class Memcached(Protocol):
             raise UpstreamError(Kind.INVALID_HEADER, f'memcached sent invalid response: "{self._shown(line)}"')
         if value["key"] != self._key:
             raise self._invalid("key", line)
-        if not value["length"].isdigit():
+        length = decimal(value["length"])
+        if length < 0:
             raise self._invalid("length", line)
         fields = []
         conf = u.conf
         assert isinstance(conf, MemcachedConf)
         if conf.gzip_flag:
-            if not value["flags"].isdigit():
+            flags = decimal(value["flags"])
+            if flags < 0:
                 raise self._invalid("flags", line)
-            if int(value["flags"]) & conf.gzip_flag:
+            if flags & conf.gzip_flag:
                 fields.append((b"Content-Encoding", b"gzip"))
         u.head = ResponseHead(200, b"200 OK", 11, fields)
-        u.head.length = int(value["length"])
+        u.head.length = length
         return end + 1
 
     def _invalid(self, what: str, line: bytes) -> UpstreamError:

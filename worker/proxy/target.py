@@ -30,7 +30,7 @@ MAX_TARGETS = 1024  # URLs that a location remembers
 class Target:
     """A proxy_pass URL taken apart. `uri` "" means: pass the request's own URI; `name` is the host without its port."""
 
-    __slots__ = ("group", "host", "host_header", "name", "no_port", "port", "port_number", "scheme", "uri")
+    __slots__ = ("group", "host", "host_header", "name", "port", "port_number", "scheme", "uri")
 
     def __init__(self, url: str, file: str = "", line: int = 0) -> None:
         scheme, slashes, rest = url.partition("://")
@@ -42,13 +42,12 @@ class Target:
         if rest.startswith("unix:"):
             path, _, self.uri = rest[5:].partition(":")
             self.host, self.name = f"unix:{path}", path
-            self.port, self.port_number, self.no_port = b"", 0, True
+            self.port, self.port_number = b"", 0
             self.host_header = b"localhost"  # $proxy_host
             return
         cut = min((i for i in (rest.find("/"), rest.find("?")) if i >= 0), default=len(rest))
         self.host, self.uri = rest[:cut], rest[cut:]
         self.name, number = split_host(self.host, 0, file, line, url=rest)
-        self.no_port = not number
         self.port_number = number or default
         self.port = str(self.port_number).encode()  # $proxy_port
         self.host_header = fsencode(self.name if self.port_number == default else self.host)

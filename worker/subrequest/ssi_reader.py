@@ -11,7 +11,6 @@ import re
 from dataclasses import dataclass
 
 START = b"<!--#"
-_SPACE = b" \r\n\t"
 _COMMAND_SIZE, _NAME_SIZE = 32, 32  # bytes
 
 _word = re.compile(rb"[^ \r\n\t-]*").match  # a command's name, from its second character

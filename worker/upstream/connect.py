@@ -219,7 +219,7 @@ async def _transport(loop: asyncio.AbstractEventLoop, protocol: Any, sock: socke
 
 def _abandon(task: "asyncio.Task[Any]") -> None:
     """Nobody wants the transport any more."""
-    if task.exception() is None:
+    if not task.cancelled() and task.exception() is None:
         task.result()[0].abort()
 
 

@@ -83,7 +83,7 @@ class _Handler:
         group = self.target.group
         assert group is not None
         u = Upstream(r, conf, group, type(conf).PROTOCOL())
-        r.client_gone_ok = conf.ignore_client_abort
+        r.client_gone_ok = conf.ignore_client_abort or r.detached
         if r.body is not None:
             if conf.pass_request_body:
                 await r.body.read()

@@ -81,7 +81,7 @@ async def _caught_up(u: "Upstream") -> bool:
         await r.wait(DRAIN)
     finally:
         timer.cancel()
-        transport.set_write_buffer_limits()
+        transport.set_write_buffer_limits(u.conf.busy_size if u.bounded else None)
     return not transport.get_write_buffer_size()
 
 

@@ -110,7 +110,7 @@ class Guarded:
         choice = None
         try:
             choice = self._inner.init(request)
-        except Exception as failure:
+        except (Exception, SystemExit) as failure:
             self.failed(request, described(failure))
         return _Tries(self, request, choice)
 
@@ -138,7 +138,7 @@ class _Tries:
                 if index == -1 or (index in range(peers.count) and peers.takes > takes):
                     return index
                 self._failed(f"get() returned {index!r}, which is no peer that it has taken")
-            except Exception as failure:
+            except (Exception, SystemExit) as failure:
                 self._failed(described(failure))
             if peers.takes > takes:
                 return peers.taken
@@ -151,7 +151,7 @@ class _Tries:
         if self._choice is not None:
             try:
                 disabled = int(bool(self._choice.free(index, state)))
-            except Exception as failure:
+            except (Exception, SystemExit) as failure:
                 self._failed(described(failure))
         return disabled if peers.frees > frees else peers.free(index, state)
 
@@ -159,7 +159,7 @@ class _Tries:
         if self._choice is not None:
             try:
                 self._choice.notify(index, event)
-            except Exception as failure:
+            except (Exception, SystemExit) as failure:
                 self._failed(described(failure))
 
     def _failed(self, text: str) -> None:
