@@ -118,6 +118,17 @@ def named(name: str) -> Handler:
     return lambda request: Reply(headers=[("X-Peer", name)], body=name.encode())
 
 
+def read_head(sock: socket.socket) -> bytes:
+    """Reads one head and returns what has come of the body behind it."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = sock.recv(65536)
+        if not piece:
+            raise ConnectionError("closed inside a head")
+        data += piece
+    return data.partition(b"\r\n\r\n")[2]
+
+
 class Backend:
     """A listening backend; starts at once, `address` is what `server` and `proxy_pass http://` take."""
 

@@ -31,6 +31,7 @@ A request, read down this list, is [1] to [14]; what is not numbered serves seve
       filters.py           what a body filter is; sub_filter.py is one
       mime.py              which responses a filter is for
       access.py            who may come in: addresses; auth_basic.py (with crypt.py): passwords
+      realip.py            whose connection it is, behind a trusted proxy
       sendfile.py          file bodies
       limit_rate.py        how fast a response goes to its client
       output.py            [12] the write filter to the client
@@ -56,7 +57,9 @@ A request, read down this list, is [1] to [14]; what is not numbered serves seve
       spool.py             [11c] what a slow client has not taken; store.py: what is kept as a file
       splice.py            [11c] large plain bodies, moved by the kernel
       upgrade.py           [11d] 101: a tunnel
-      next.py              the next peer, or a status
+      next.py              the next peer, or a status; retries.py: the budget for that
+      prober.py            which worker checks a group's health, and when
+      status.py            upstream_status
       errors.py            kinds of failure and their tables
       variables.py         $upstream_*
     proxy/
@@ -66,6 +69,8 @@ A request, read down this list, is [1] to [14]; what is not numbered serves seve
       protocol.py          HTTP to an upstream server
       redirect.py          Location and Refresh as the client sees them; cookie.py: Set-Cookie
       reader.py            response heads (sans-IO)
+      memcached.py         memcached_pass
+      health_check.py      health_check; health_match.py: match{}; probe.py: one check
     subrequest/
       subrequest.py        a request that another one starts
       postpone.py          [12] the output of several in order

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
+from tests import harness
 from tests.backends import Backend
 from tests.client import Client, build, chunked, fetch
 from tests.harness import Server, until
@@ -239,11 +240,8 @@ def descriptors(running: Server) -> dict[int, Counter[str]]:
     connected = {f"socket:[{fields[9]}]" for fields in table if fields[3] != "0A"}
     found: dict[int, Counter[str]] = {}
     for pid in running.workers():
-        found[pid] = Counter()
-        for name in os.listdir(f"/proc/{pid}/fd"):
-            with suppress(FileNotFoundError):
-                target = os.readlink(f"/proc/{pid}/fd/{name}")
-                found[pid]["connection" if target in connected else target.partition(":[")[0]] += 1
+        targets = harness.descriptors(pid).values()
+        found[pid] = Counter("connection" if each in connected else each.partition(":[")[0] for each in targets)
     return found
 
 

@@ -6,14 +6,13 @@ r"""The requests of the site's differential test; each `Case` is a name and the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from tests.client import build, chunked
 from tests.differential.compare import Case
 
 HOST = "localhost"
 PROXY = "proxy.example"
-Pairs = Iterable[tuple[str, str]]
 
 
 def one(

@@ -15,6 +15,7 @@ import pytest
 from tests.backends import Backend, Reply, Request
 from tests.client import Response
 from tests.differential.cases import words
+from tests.differential.compare import PRODUCT
 from tests.harness import NGINX, Server
 
 pytestmark = pytest.mark.skipif(shutil.which(NGINX) is None, reason="nginx is not installed")
@@ -58,7 +59,7 @@ def shown(server: Server, case: Case) -> object:
 
 
 def page(reply: Response) -> bytes:
-    return reply.body.replace(b"nginx/1.22.1", b"NAME").replace(b"headgate/0.1.0", b"NAME")
+    return PRODUCT.sub(b"PRODUCT", reply.body)
 
 
 def compare(both: tuple[Factory, Factory], conf: str, files: dict[str, str | bytes], cases: list[Case]) -> None:

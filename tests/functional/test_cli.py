@@ -83,14 +83,14 @@ def test_help_goes_to_stderr() -> None:
     ],
     ids=" ".join,
 )
-def test_bad_options_as_nginx(argv: list[str]) -> None:
+def test_bad_options_as_nginx(nginx: Factory, argv: list[str]) -> None:
     ours = run(*argv)
     theirs = subprocess.run([NGINX, *argv], capture_output=True, text=True)
     assert (ours.returncode, ours.stdout, ours.stderr) == (1, "", theirs.stderr.replace("nginx: ", "headgate: "))
 
 
 @pytest.mark.parametrize("given", ["bad", "bad;", "pid a; pid b;", "http { }", "pid 'x", "include here.conf;"])
-def test_bad_directives_as_nginx(headgate: Factory, given: str) -> None:
+def test_bad_directives_as_nginx(headgate: Factory, nginx: Factory, given: str) -> None:
     server = headgate(SITE, start=False, files={"here.conf": "user root;\nbad;"})
     ours = server.run(*server.argv("-t", globals=given)[1:])
     theirs = subprocess.run([NGINX, *server.argv("-t", globals=given)[1:]], capture_output=True, text=True)

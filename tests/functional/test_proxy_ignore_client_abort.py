@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.backends import Backend, Reply, Request, named
+from tests.backends import Backend, Reply, Request, named, read_head
 from tests.client import build
 from tests.harness import Server
 
@@ -39,9 +39,7 @@ def test_the_server_sees_it_at_once(either: Factory, backend: Callable[..., Back
     asked, gone = threading.Event(), threading.Event()
 
     def serve(sock: socket.socket) -> None:
-        data = b""
-        while b"\r\n\r\n" not in data:
-            data += sock.recv(65536)
+        read_head(sock)
         asked.set()
         while sock.recv(65536):
             pass

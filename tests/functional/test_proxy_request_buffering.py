@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.backends import Backend, Reply, Request, echo
+from tests.backends import Backend, Reply, Request, echo, read_head
 from tests.client import Client, build, chunked
 from tests.harness import Server, descriptors, until
 
@@ -298,15 +298,11 @@ def test_the_server_may_read_more_slowly_than_the_client_sends(
     received = hashlib.sha256()
 
     def serve(sock: socket.socket) -> None:
-        data = b""
-        while b"\r\n\r\n" not in data:
-            data += sock.recv(65536)
-        body = data.partition(b"\r\n\r\n")[2]
+        body = read_head(sock)
         release.wait(10)
         left = len(BIG) * 3 - len(body)
         received.update(body)
-        while left:
-            data = sock.recv(1 << 20)
+        while left and (data := sock.recv(1 << 20)):
             received.update(data)
             left -= len(data)
         sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.backends import Backend, named
+from tests.backends import Backend, named, read_head
 from tests.client import build, chunked
 from tests.harness import Server
 
@@ -26,13 +26,6 @@ CONF = """
 """
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200"
 BIG = 24 << 20
-
-
-def read_head(sock: socket.socket) -> bytes:
-    data = b""
-    while b"\r\n\r\n" not in data:
-        data += sock.recv(65536)
-    return data.partition(b"\r\n\r\n")[2]
 
 
 @pytest.mark.parametrize("target", ["/", "/streamed"])

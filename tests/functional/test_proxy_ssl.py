@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import socket
 import ssl
@@ -15,7 +14,7 @@ import pytest
 
 from tests.backends import CLOSE, Backend, Reply, Request, echo
 from tests.client import Client, TruncatedError
-from tests.harness import Server, until
+from tests.harness import Server, descriptors, until
 from tests.tls import Authority, Leaf, TlsBackend
 
 Factory = Callable[..., Server]
@@ -397,11 +396,11 @@ def test_aborts_at_any_moment_leave_nothing(headgate: Factory, pki: Pki, secure:
     )
     (worker,) = running.workers()
 
-    def descriptors() -> int:
-        return len(os.listdir(f"/proc/{worker}/fd"))
+    def count() -> int:
+        return len(descriptors(worker))
 
     assert running.get("/").status == 200
-    before = descriptors()
+    before = count()
     chance = random.Random(3)
     for _ in range(300):
         with Client(running.port()) as client:
@@ -409,10 +408,12 @@ def test_aborts_at_any_moment_leave_nothing(headgate: Factory, pki: Pki, secure:
             wanted = chance.choice((0, 0, 1, 1000, 100000))
             got = 0
             while got < wanted:
-                got += len(client.socket.recv(wanted - got))
+                data = client.socket.recv(wanted - got)
+                assert data, "closed inside the answer"
+                got += len(data)
             if chance.random() < 0.5:
                 client.reset()
-    until(lambda: descriptors() <= before + 4, lambda: f"{descriptors()} descriptors, {before} before")
+    until(lambda: count() <= before + 4, lambda: f"{count()} descriptors, {before} before")
     assert running.get("/").body == b"x" * 200000
     lines = running.access_log(302)
     assert {line.split('" ')[1].split(" ")[0] for line in lines} <= {"200", "499"}

@@ -128,7 +128,7 @@ def test_where_there_are_no_slices(either: Factory, one: Backend) -> None:
     server = start(either, one)
     assert server.get("/off/x").body == BODY and asked(one) == [None]
     assert server.get("/whole").body == BODY
-    assert server.get("/range").body in (b"[bytes=0-9]", b"[]")
+    assert server.get("/range").body == b"[]"
 
 
 @pytest.mark.parametrize(

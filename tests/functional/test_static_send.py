@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.client import TruncatedError, build, fetch
-from tests.harness import Server, until
+from tests.harness import Server, descriptors, until
 
 Factory = Callable[..., Server]
 CONF = """http { %s server { listen 127.0.0.1:%%%%PORT_0%%%%;
@@ -28,8 +28,8 @@ def server(headgate: Factory) -> Server:
     return headgate(CONF % ("", "", ""), files=files)
 
 
-def descriptors(server: Server) -> int:
-    return len(os.listdir(f"/proc/{server.workers()[0]}/fd"))
+def opened(server: Server) -> int:
+    return len(descriptors(server.workers()[0]))
 
 
 def half_read(server: Server, target: str) -> object:
@@ -100,16 +100,16 @@ def test_others_are_served_while_a_slow_client_reads(server: Server, way: str) -
 @pytest.mark.parametrize("how", ["reset", "close"])
 def test_a_client_that_leaves_frees_everything(server: Server, way: str, how: str) -> None:
     server.get("/on/large")
-    before = descriptors(server)
+    before = opened(server)
     for _ in range(10):
         getattr(half_read(server, f"/{way}/large"), how)()
-    until(lambda: descriptors(server) <= before, lambda: f"{descriptors(server)} descriptors, {before} before")
+    until(lambda: opened(server) <= before, lambda: f"{opened(server)} descriptors, {before} before")
     assert server.get(f"/{way}/large").body == LARGE
 
 
 def test_whole_downloads_leave_no_descriptor(server: Server) -> None:
     server.get("/on/large")
-    before = descriptors(server)
+    before = opened(server)
     for _ in range(10):
         for target in ("/on/large", "/off/large", "/on/1"):
             server.get(target)
@@ -118,7 +118,7 @@ def test_whole_downloads_leave_no_descriptor(server: Server) -> None:
             server.get(target, {"If-Match": '"no"'})
             server.request("HEAD", target)
             server.request("POST", target)
-    until(lambda: descriptors(server) <= before, lambda: f"{descriptors(server)} descriptors, {before} before")
+    until(lambda: opened(server) <= before, lambda: f"{opened(server)} descriptors, {before} before")
 
 
 @BOTH_WAYS

@@ -127,8 +127,8 @@ def test_a_backends_server_and_date_take_the_place_of_ours() -> None:
 
 @pytest.mark.parametrize("tokens, shown", [("on", r"headgate/\d[\d.]*"), ("off", "headgate")])
 def test_server_tokens(tokens: str, shown: str) -> None:
-    _, lines = head(core={"server_tokens": tokens}, content_length=0)
-    assert any(re.fullmatch(f"Server: {shown}", line) for line in lines) == (tokens == "on")
+    r, _ = head(core={"server_tokens": tokens}, content_length=0)
+    assert re.search(rb"\r\nServer: " + shown.encode() + rb"\r\nDate: ", r.out)
 
 
 def test_http_0_9_has_no_head() -> None:
