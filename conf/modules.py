@@ -26,6 +26,7 @@ MODULES = [
     "headgate.worker.http.log",
     "headgate.worker.http.aio",
     "headgate.worker.http.body_conf",
+    "headgate.worker.http.tcp",
     "headgate.worker.http.early_hints",
     "headgate.worker.http.special",
     "headgate.worker.resolver.conf",

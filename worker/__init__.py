@@ -33,7 +33,7 @@ A request, read down this list, is [1] to [14]; what is not numbered serves seve
       access.py            who may come in: addresses; auth_basic.py (with crypt.py): passwords
       realip.py            whose connection it is, behind a trusted proxy
       sendfile.py          file bodies
-      limit_rate.py        how fast a response goes to its client
+      limit_rate.py        how fast a response goes to its client; tcp.py: when small packets leave
       output.py            [12] the write filter to the client
       log.py               [14] access log, error log; error_line.py: what a line of the latter says of a request
                            log_cache.py: open_log_file_cache

@@ -107,8 +107,6 @@ class CoreLocation(Conf, level=Ctx.LOCATION):
     lingering_time: float = directive("lingering_time", LOC, "1", slots.msec, default=30.0)
     lingering_timeout: float = directive("lingering_timeout", LOC, "1", slots.msec, default=5.0)
     reset_timedout_connection: bool = directive("reset_timedout_connection", LOC, "flag", slots.flag, default=False)
-    tcp_nodelay: bool = directive("tcp_nodelay", LOC, "flag", slots.flag, default=True)
-    tcp_nopush: bool = directive("tcp_nopush", LOC, "flag", slots.flag, default=False)
     chunked_transfer_encoding: bool = directive("chunked_transfer_encoding", LOC, "flag", slots.flag, default=True)
     server_tokens: str = directive("server_tokens", LOC, "1", slots.enum_of(_TOKENS), default="on")
     server_name_in_redirect: bool = directive("server_name_in_redirect", LOC, "flag", slots.flag, default=False)
